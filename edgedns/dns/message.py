@@ -1,0 +1,407 @@
+"""Messages: bytes -> Query, and (Query, Response) -> bytes. The only module that imports dnslib.
+
+dnslib keeps the header, the question and the records; names are read and written here, because dnslib takes only
+UTF-8 in labels and its compression has no fixed rule. OPT is `edns`'s: dnslib drops an empty option that comes last.
+
+Compression rule, the same for every question so that a reply's body can be prebuilt (`Tail`). A name points to
+ (a) the question's name at offset 12, only where it is an owner equal to it;
+ (b) the zone apex inside the question's name, after its own labels;
+ (c) a name or suffix written earlier in the body;
+and never to another suffix of the question's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import dnslib
+from dnslib import RD, DNSHeader, DNSLabel, DNSQuestion
+from dnslib.buffer import BufferError as DnslibBufferError
+from dnslib.dns import DNSError
+from dnslib.label import DNSBuffer
+
+from . import edns, types
+from .edns import BadOption, Edns, Option
+from .name import BadName, fold, is_subdomain, labels, scan
+
+HEADER = 12
+# A pointer has 14 bits; what lies beyond for the longest question (255 + 4 octets) is never pointed to.
+_REACH = 0x3FFF - HEADER - 255 - 4
+_POINTER = 0xC000
+_AT_QNAME = _POINTER | HEADER
+
+# RFC 3597 section 4: only names in the RDATA of the types of RFC 1035 are compressed: type -> octets before the names.
+_NAMES_AFTER = {types.NS: 0, types.CNAME: 0, types.PTR: 0, types.SOA: 0, types.MX: 2}
+_NAME_COUNT = {types.SOA: 2}
+
+
+class Query(NamedTuple):
+    """A question to be answered. `qname` is as sent, `folded` in lower-case, `question` the section as sent."""
+
+    id: int
+    opcode: int
+    rd: bool
+    cd: bool
+    qname: bytes
+    folded: bytes
+    qtype: int
+    qclass: int
+    edns: Edns | None
+    question: bytes
+
+
+class Malformed(NamedTuple):
+    """A message that is answered with `rcode` and no records, whatever the zones say.
+
+    `rcode` is FORMERR, NOTIMP or BADVERS; NOERROR where nothing was asked but a cookie (RFC 7873 section 5.4).
+    `question` is empty where it could not be read. `why` is for logs.
+    """
+
+    id: int
+    opcode: int
+    rd: bool
+    rcode: int
+    edns: Edns | None
+    question: bytes
+    why: str
+
+
+class RR(NamedTuple):
+    """A record of class IN. `owner` is folded; `rdata` uncompressed wire form."""
+
+    owner: bytes
+    type: int
+    ttl: int
+    rdata: bytes
+
+
+class Response(NamedTuple):
+    """What is answered, as a value. The first `required` additional records are glue that must not be left out.
+
+    `rcode` may be an extended one (only for a query with EDNS); `apex` is the zone's, empty where there is none.
+    """
+
+    rcode: int = types.NOERROR
+    aa: bool = False
+    answer: tuple[RR, ...] = ()
+    authority: tuple[RR, ...] = ()
+    additional: tuple[RR, ...] = ()
+    apex: bytes = b""
+    required: int = 0
+
+
+class _FormErr(Exception):
+    """Raised inside `parse` only."""
+
+
+class _Reader(DNSBuffer):  # type: ignore[misc]
+    """dnslib's buffer over a query, reading names by our rules."""
+
+    data: bytearray
+    offset: int
+
+    def decode_name(self, last: int = -1) -> DNSLabel:
+        """The uncompressed name here. A query has nothing its name could point to. Raises BadName."""
+        start = self.offset
+        self.offset = scan(self.data, start)
+        return DNSLabel(labels(bytes(self.data[start : self.offset])))
+
+    def skip_name(self) -> bool:
+        """Go past a record's owner, compressed or not; was it the root, written out?"""
+        start = self.offset
+        while (length := self.unpack("!B")[0]) and length < 0xC0:
+            if length > 63:
+                raise BadName("a reserved label type")
+            self.get(length)
+        if length:
+            self.get(1)
+        return not length and self.offset == start + 1
+
+
+def parse(packet: bytes) -> Query | Malformed | None:
+    """What `packet` asks; None means silence. Never raises, whatever the bytes.
+
+    RFC 8906 section 3: nameservers "MUST NOT" leave a query without a reply for what it holds, so only what is no
+    query (QR set, which could make two servers answer each other for ever) or has no header gets silence.
+    """
+    if len(packet) < HEADER:
+        return None
+    reader = _Reader(packet)
+    header = DNSHeader.parse(reader)
+    if header.qr:
+        return None
+    found = _Parts()
+    why = ""
+    try:
+        _read(reader, header, found)
+    except (_FormErr, BadName, BadOption, DNSError, DnslibBufferError) as mistake:
+        why = str(mistake) or type(mistake).__name__
+    rcode = _verdict(header, found, why)
+    if rcode is None and found.asked is not None:
+        qname, qtype, qclass = found.asked
+        flags = bool(header.rd), bool(header.cd)
+        return Query(header.id, header.opcode, *flags, qname, fold(qname), qtype, qclass, found.edns, found.question)
+    return Malformed(header.id, header.opcode, bool(header.rd), rcode or 0, found.edns, found.question, why)
+
+
+class _Parts:
+    """What has been read of a message so far; kept when the rest turns out to be broken."""
+
+    __slots__ = ("asked", "edns", "question")
+
+    def __init__(self) -> None:
+        self.asked: tuple[bytes, int, int] | None = None
+        self.question = b""
+        self.edns: Edns | None = None
+
+
+def _verdict(header: DNSHeader, found: _Parts, why: str) -> int | None:
+    """The rcode that this message earns by its form alone, or None: look the question up."""
+    # RFC 8906 section 3.1.4: unknown opcodes: "the expected response is NOTIMP".
+    if header.opcode != types.QUERY:
+        return types.NOTIMP
+    if why:
+        return types.FORMERR
+    # RFC 6891 section 6.1.3: "If a responder does not implement the VERSION level of the request, then it MUST
+    # respond with RCODE=BADVERS."
+    if found.edns is not None and found.edns.version != edns.VERSION:
+        return types.BADVERS
+    return None if found.asked is not None else types.NOERROR
+
+
+def _read(reader: _Reader, header: DNSHeader, found: _Parts) -> None:
+    """Read the whole message into `found`. Raises _FormErr, BadName, BadOption or what dnslib raises."""
+    # RFC 9619 section 4: "A DNS message with OPCODE = 0 and QDCOUNT > 1 MUST be treated as an incorrectly formatted".
+    if header.q > 1:
+        raise _FormErr("more than one question")
+    if header.q:
+        _read_question(reader, found)
+    qtype = found.asked[1] if found.asked else 0
+    # RFC 1995 section 3: an IXFR query carries "the SOA record of client's version of the zone" in its authority section.
+    if header.opcode == types.QUERY and (header.a or (header.auth and qtype != types.IXFR)):
+        raise _FormErr("a query with records in its answer or authority section")
+    for _ in range(header.a + header.auth):
+        _read_record(reader, None)
+    for _ in range(header.ar):
+        _read_record(reader, found)
+    if reader.remaining():
+        raise _FormErr("octets after the end of the message")
+    _check_empty_question(header, found)
+
+
+def _read_question(reader: _Reader, found: _Parts) -> None:
+    question = DNSQuestion.parse(reader)
+    found.question = bytes(reader.data[HEADER : reader.offset])
+    found.asked = found.question[:-4], question.qtype, question.qclass
+
+
+def _check_empty_question(header: DNSHeader, found: _Parts) -> None:
+    # RFC 7873 section 5.4: "the QUERY opcode behavior is extended to support queries with an empty Question Section
+    # (a QDCOUNT of zero (0)), provided that an OPT record is present with a COOKIE option."
+    told = found.edns is not None and (found.edns.cookie is not None or found.edns.version != edns.VERSION)
+    if not header.q and not told:
+        raise _FormErr("no question")
+
+
+def _read_record(reader: _Reader, additional: _Parts | None) -> None:
+    """Go past one record; an OPT among the additional ones is kept in `additional`."""
+    at_root = reader.skip_name()
+    type_, class_, ttl, size = reader.unpack("!HHIH")
+    rdata = reader.get(size)
+    if type_ != types.OPT:
+        return
+    # RFC 6891 section 6.1.1: "The OPT RR MAY be placed anywhere within the additional data section. When an OPT RR is
+    # included within any DNS message, it MUST be the only OPT RR in that message. If a query message with more than
+    # one OPT RR is received, a FORMERR (RCODE=1) MUST be returned."
+    if additional is None:
+        raise _FormErr("an OPT record outside the additional section")
+    if additional.edns is not None:
+        raise _FormErr("two OPT records")
+    # Section 6.1.2: its NAME "MUST be 0 (root domain)".
+    if not at_root:
+        raise _FormErr("an OPT record that is not at the root")
+    # The fixed part holds even where the options don't: the reply then still has an OPT.
+    additional.edns = edns.parse(class_, ttl, b"")
+    additional.edns = edns.parse(class_, ttl, rdata)
+
+
+class Tail(NamedTuple):
+    """A reply's octets between its question and its OPT record, as they are for one length of question.
+
+    `counts` are those of the answer, authority and additional sections (without OPT). `pointers` are the offsets,
+    within `body`, of compression pointers that move with the question's length; those to the question's own name
+    don't. `cuts` are the (octets, additional records) at which `body` may end, ascending, the whole last.
+    """
+
+    counts: tuple[int, int, int]
+    body: bytes
+    pointers: tuple[int, ...]
+    cuts: tuple[tuple[int, int], ...]
+
+    def shifted(self, by: int) -> bytes:
+        """`body` as it is for a question that is `by` octets longer (or, if negative, shorter)."""
+        if not by:
+            return self.body
+        moved = bytearray(self.body)
+        for at in self.pointers:
+            moved[at : at + 2] = (int.from_bytes(moved[at : at + 2], "big") + by).to_bytes(2, "big")
+        return bytes(moved)
+
+
+TRUNCATED = Tail((0, 0, 0), b"", (), ((0, 0),))
+
+
+def fit(tail: Tail, room: int) -> Tail:
+    """As much of `tail` as `room` octets can hold, or TRUNCATED, which asks for TC.
+
+    Additional records that are not required go first, whole RRsets from the end. What is required stays or nothing
+    does: RFC 9471 section 2.1: "If the message size ... does not allow inclusion of all glue records for in-domain name
+    servers, the server MUST set TC".
+    """
+    if len(tail.body) <= room:
+        return tail
+    for size, additional in reversed(tail.cuts):
+        if size <= room:
+            counts = (*tail.counts[:2], additional)
+            cuts = tuple(cut for cut in tail.cuts if cut[0] <= size)
+            return Tail(counts, tail.body[:size], tuple(at for at in tail.pointers if at < size), cuts)
+    return TRUNCATED
+
+
+class _Writer(DNSBuffer):  # type: ignore[misc]
+    """dnslib's buffer for a reply's body, compressing names by this module's rule.
+
+    Offsets inside are of the body; `base` is where it begins in the message.
+    """
+
+    def __init__(self, qname: bytes, apex: bytes) -> None:
+        super().__init__()
+        self.base = HEADER + len(qname) + 4
+        self.pointers: list[int] = []
+        self.qname = tuple(labels(fold(qname)))
+        self.known: dict[tuple[bytes, ...], int] = {}
+        if len(apex) > 1 and is_subdomain(fold(qname), apex):
+            self.known[tuple(labels(apex))] = HEADER + len(qname) - len(apex)
+
+    def encode_name(self, name: DNSLabel) -> None:
+        """Write the owner of a record (dnslib calls it for nothing else here)."""
+        if name.label and tuple(fold(label) for label in name.label) == self.qname:
+            self.pack("!H", _AT_QNAME)
+        else:
+            self.encode_target(name.label)
+
+    def encode_target(self, parts: Sequence[bytes]) -> None:
+        """Write a name by rules (b) and (c)."""
+        folded = tuple(fold(label) for label in parts)
+        for at, label in enumerate(parts):
+            target = self.known.get(folded[at:])
+            if target is not None:
+                self.pointers.append(self.offset)
+                self.pack("!H", _POINTER | target)
+                return
+            if self.offset <= _REACH:
+                self.known[folded[at:]] = self.base + self.offset
+            self.append(bytes((len(label),)) + label)
+        self.append(b"\0")
+
+
+class _WireRD(RD):  # type: ignore[misc]
+    """RDATA in uncompressed wire form, whose names are compressed where RFC 3597 allows it."""
+
+    def __init__(self, type_: int, rdata: bytes) -> None:
+        super().__init__(rdata)
+        self.type = type_
+
+    def pack(self, buffer: _Writer) -> None:
+        at = 0
+        for start, end in name_spans(self.type, self.data):
+            buffer.append(self.data[at:start])
+            buffer.encode_target(labels(self.data[start:end]))
+            at = end
+        buffer.append(self.data[at:])
+
+
+def name_spans(type_: int, rdata: bytes) -> list[tuple[int, int]]:
+    """Where the compressible names of this RDATA begin and end; none if it is not well-formed."""
+    if type_ not in _NAMES_AFTER:
+        return []
+    spans = []
+    at = _NAMES_AFTER[type_]
+    try:
+        for _ in range(_NAME_COUNT.get(type_, 1)):
+            end = scan(rdata, at)
+            spans.append((at, end))
+            at = end
+    except BadName:
+        return []
+    return spans
+
+
+def encode_tail(qname: bytes, response: Response) -> Tail:
+    """The body of `response` to a question for `qname` (any case).
+
+    For another `qname` that meets the same response (a wildcard's owners differ, NXDOMAIN has none) `Tail.shifted`
+    by the difference in length gives the octets that this function would.
+    """
+    writer = _Writer(qname, response.apex)
+    for record in (*response.answer, *response.authority):
+        _write(writer, record)
+    cuts = [(writer.offset, 0)] if not response.required else []
+    for count, (record, last) in enumerate(_with_last(response.additional), 1):
+        _write(writer, record)
+        if count >= response.required and (last or count == response.required):
+            cuts.append((writer.offset, count))
+    counts = len(response.answer), len(response.authority), len(response.additional)
+    return Tail(counts, bytes(writer.data), tuple(writer.pointers), tuple(cuts))
+
+
+def _with_last(records: Sequence[RR]) -> Iterator[tuple[RR, bool]]:
+    """Each record, and whether its RRset ends there."""
+    for at, record in enumerate(records):
+        yield record, at + 1 == len(records) or records[at + 1][:2] != record[:2]
+
+
+def _write(writer: _Writer, record: RR) -> None:
+    rdata = _WireRD(record.type, record.rdata)
+    dnslib.RR(DNSLabel(labels(record.owner)), record.type, types.IN, record.ttl, rdata).pack(writer)
+
+
+def encode(query: Query | Malformed, response: Response, limit: int, options: Sequence[Option] = ()) -> bytes:
+    """The reply's octets, at most `limit` of them, OPT included (present if the query had one).
+
+    What doesn't fit is dropped or truncated as `fit` says; a header, question and OPT beyond `limit` are not cut.
+    """
+    tail = TRUNCATED
+    if response.answer or response.authority or response.additional:
+        tail = encode_tail(query.question[:-4], response)
+    return assemble(query, response.rcode, response.aa, tail, limit, options)
+
+
+def assemble(
+    query: Query | Malformed, rcode: int, aa: bool, full: Tail, limit: int, options: Sequence[Option] = ()
+) -> bytes:
+    """`encode` for a body that is already made for this question's length."""
+    opt = b"" if query.edns is None else edns.encode(query.edns.do, rcode, options)
+    tail = fit(full, limit - HEADER - len(query.question) - len(opt))
+    truncated = tail is TRUNCATED and full is not TRUNCATED
+    header = _header(query, rcode, aa, truncated, tail.counts, bool(opt))
+    return header + query.question + tail.body + opt
+
+
+def _header(
+    query: Query | Malformed, rcode: int, aa: bool, tc: bool, counts: tuple[int, int, int], opt: bool
+) -> bytes:
+    """The reply's header. Of the query's flags only RD comes back.
+
+    RFC 1035 section 4.1.1: RD "is copied into the response"; Z "Must be zero in all queries and responses".
+    RFC 4035 section 3.1.6: "A security-aware name server SHOULD clear the CD bit when composing an authoritative
+    response", and AD is not ours to set.
+    """
+    out = DNSBuffer()
+    answers, authorities, additionals = counts
+    header = DNSHeader(query.id, 0, bool(query.question), answers, authorities, additionals + opt)
+    header.qr, header.opcode, header.aa, header.tc, header.rd = 1, query.opcode, aa, tc, query.rd
+    header.rcode = rcode & 0xF
+    header.pack(out)
+    return bytes(out.data)
