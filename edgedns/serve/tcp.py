@@ -1,0 +1,283 @@
+"""TCP: one epoll loop in one thread, for all listening sockets of a worker (RFC 7766).
+
+Queries are answered in the order in which they came, however they were cut into segments. Every bound gives way by
+closing the connection that has done nothing for longest, so that a crowd of idle ones keeps no new client out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgedns.metrics import (
+    TCP_ACCEPTED,
+    TCP_IDLE_CLOSED,
+    TCP_RAISED,
+    TCP_RECEIVED,
+    TCP_REFUSED,
+    TCP_REPLIED,
+    TCP_SILENT,
+    TCP_UNSENT,
+)
+from edgedns.serve.udp import Complain, Respond
+
+if TYPE_CHECKING:
+    from edgedns.config import Address
+
+LARGEST = 65535
+IDLE = 10.0
+BACKLOG = 1024
+ACCEPTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one worker. `idle`: seconds without a whole query in or `progress` octets out; octets otherwise.
+
+    `unsent` is what may wait for a slow reader before no more of its queries are read.
+    """
+
+    idle: float = IDLE
+    connections: int = 2000
+    per_client: int = 500
+    unsent: int = 1 << 17
+    at_once: int = 1 << 12
+    progress: int = 1 << 14
+
+
+class Connection:
+    """One client's stream: octets not yet answered, octets not yet sent."""
+
+    __slots__ = ("active", "client", "drained", "ended", "inbox", "outbox", "sock", "waiting", "watched")
+
+    def __init__(self, sock: socket.socket, client: bytes, now: float) -> None:
+        self.sock = sock
+        self.client = client
+        self.active = now  # CLOCK_MONOTONIC
+        self.inbox = bytearray()
+        self.outbox = bytearray()
+        self.waiting = 0  # replies that lie in outbox
+        self.drained = 0  # octets sent since they last counted as progress
+        self.ended = False  # the client sends no more
+        self.watched = select.EPOLLIN
+
+
+def open_listener(address: Address) -> socket.socket:
+    """A listening socket that shares its port with the other workers'; OSError when that can't be."""
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address.host, address.port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class TcpServer:
+    """`run` in a thread of its own; `stop` from any other."""
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        respond: Respond,
+        clock: Callable[[], float],
+        cells: memoryview[int],
+        complain: Complain,
+        limits: Limits | None = None,
+    ) -> None:
+        self._listeners = {sock.fileno(): sock for sock in listeners}
+        self._respond = respond
+        self._clock = clock
+        self._cells = cells
+        self._complain = complain
+        self._limits = limits or Limits()
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stopping = False
+        # Least recently active first: all of them, and those of each client.
+        self._connections: OrderedDict[int, Connection] = OrderedDict()
+        self._clients: dict[bytes, OrderedDict[int, Connection]] = {}
+
+    def run(self) -> None:
+        """Serve until `stop`; then close everything."""
+        for descriptor in (*self._listeners, self._wake):
+            self._epoll.register(descriptor, select.EPOLLIN)
+        while not self._stopping:
+            for descriptor, events in self._epoll.poll(0.5, 64):
+                try:
+                    self._turn(descriptor, events)
+                except Exception as error:
+                    self._complain("serving TCP", error)
+            self._close_idle(time.monotonic())
+        for connection in list(self._connections.values()):
+            self._close(connection)
+        for listener in self._listeners.values():
+            listener.close()
+        self._epoll.close()
+
+    def stop(self) -> None:
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def _turn(self, descriptor: int, events: int) -> None:
+        """Let one socket go on: a bounded step, so that no client holds up the others for long."""
+        listener = self._listeners.get(descriptor)
+        if listener:
+            self._accept(listener)
+            return
+        connection = self._connections.get(descriptor)
+        if connection is None:
+            return
+        try:
+            if events & ~select.EPOLLOUT:
+                self._receive(connection)
+            self._answer(connection)
+            self._send(connection)
+            self._answer(connection)
+        except OSError:
+            self._close(connection)
+            return
+        if connection.ended and not connection.outbox:
+            self._close(connection)
+        else:
+            self._watch(connection)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                sock, peer = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors or memory
+                self._complain("accepting", error)
+                self._make_room(self._connections)
+                time.sleep(0.001)
+                return
+            self._cells[TCP_ACCEPTED] += 1
+            self._add(sock, socket.inet_pton(sock.family, peer[0].partition("%")[0]))
+
+    def _add(self, sock: socket.socket, client: bytes) -> None:
+        own = self._clients.setdefault(_crowd(client), OrderedDict())
+        if len(own) >= self._limits.per_client:
+            self._make_room(own)
+        elif len(self._connections) >= self._limits.connections:
+            self._make_room(self._connections)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(sock, client, time.monotonic())
+        self._connections[sock.fileno()] = connection
+        self._clients.setdefault(_crowd(client), own)[sock.fileno()] = connection
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def _make_room(self, among: OrderedDict[int, Connection]) -> None:
+        if among:
+            self._cells[TCP_REFUSED] += 1
+            self._close(next(iter(among.values())))
+
+    def _receive(self, connection: Connection) -> None:
+        """Take at most `at_once` octets; nothing while as much as may wait waits for the reader."""
+        if connection.ended or len(connection.outbox) >= self._limits.unsent:
+            return
+        try:
+            octets = connection.sock.recv(self._limits.at_once)
+        except BlockingIOError:
+            return
+        if octets:
+            connection.inbox += octets
+        else:
+            connection.ended = True
+
+    def _answer(self, connection: Connection) -> None:
+        """Answer the whole messages in the inbox (RFC 1035 section 4.2.2: two octets of length before each)."""
+        inbox, start = connection.inbox, 0
+        while len(inbox) - start >= 2 and len(connection.outbox) < self._limits.unsent:
+            end = start + 2 + (inbox[start] << 8 | inbox[start + 1])
+            if end > len(inbox):
+                break
+            self._reply(connection, bytes(inbox[start + 2 : end]))
+            start = end
+        if start:
+            del inbox[:start]
+            self._touch(connection)
+
+    def _reply(self, connection: Connection, message: bytes) -> None:
+        cells = self._cells
+        cells[TCP_RECEIVED] += 1
+        try:
+            reply = self._respond(message, connection.client, "tcp", self._clock())
+            if reply is None:
+                cells[TCP_SILENT] += 1
+                return
+            connection.outbox += len(reply).to_bytes(2, "big")  # OverflowError over 65,535
+            connection.outbox += reply
+        except Exception as error:
+            cells[TCP_RAISED] += 1
+            self._complain("answering", error)
+            return
+        connection.waiting += 1
+
+    def _send(self, connection: Connection) -> None:
+        if not connection.outbox:
+            return
+        try:
+            sent = connection.sock.send(connection.outbox)
+        except BlockingIOError:
+            return
+        del connection.outbox[:sent]
+        connection.drained += sent
+        if not connection.outbox:
+            self._cells[TCP_REPLIED] += connection.waiting
+            connection.waiting = 0
+        if not connection.outbox or connection.drained >= self._limits.progress:
+            connection.drained = 0
+            self._touch(connection)
+
+    def _watch(self, connection: Connection) -> None:
+        reading = not connection.ended and len(connection.outbox) < self._limits.unsent
+        wanted = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if connection.outbox else 0)
+        if wanted != connection.watched:
+            connection.watched = wanted
+            self._epoll.modify(connection.sock.fileno(), wanted)
+
+    def _touch(self, connection: Connection) -> None:
+        """The connection did something: it is the last to be closed now."""
+        connection.active = time.monotonic()
+        self._connections.move_to_end(connection.sock.fileno())
+        self._clients[_crowd(connection.client)].move_to_end(connection.sock.fileno())
+
+    def _close_idle(self, now: float) -> None:
+        while self._connections:
+            oldest = next(iter(self._connections.values()))
+            if now - oldest.active < self._limits.idle:
+                return
+            self._cells[TCP_IDLE_CLOSED] += 1
+            self._close(oldest)
+
+    def _close(self, connection: Connection) -> None:
+        self._cells[TCP_UNSENT] += connection.waiting
+        descriptor, crowd = connection.sock.fileno(), _crowd(connection.client)
+        del self._connections[descriptor]
+        del self._clients[crowd][descriptor]
+        if not self._clients[crowd]:
+            del self._clients[crowd]
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(descriptor)
+        connection.sock.close()
+
+
+def _crowd(client: bytes) -> bytes:
+    """Whose connections are bounded together: an IPv4 address, an IPv6 /64."""
+    return client[:8] if len(client) == 16 else client

@@ -1,0 +1,186 @@
+"""UDP: one blocking loop per socket. As little as possible is done per packet."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edgedns.metrics import TRUNCATED, UDP_RAISED, UDP_RECEIVED, UDP_REPLIED, UDP_SILENT, UDP_UNSENT
+
+if TYPE_CHECKING:
+    from edgedns.config import Address
+
+# packet, client's packed address (4 or 16 octets), "udp" or "tcp", now (Unix seconds) -> reply, None for silence
+Respond = Callable[[bytes, bytes, str, float], bytes | None]
+Complain = Callable[[str, BaseException], None]
+
+LARGEST = 65535
+RECEIVE_BUFFER = 1 << 20
+KNOWN = 4096  # how many clients' addresses a loop remembers in packed form
+TC = 0x02
+
+# <linux/in.h>, <linux/in6.h>; not all are in this Python's socket module
+_IP_PKTINFO = 8
+_IP_MTU_DISCOVER = 10
+_IPV6_MTU_DISCOVER = 23
+_PMTUDISC_OMIT = 5
+_LINK_LOCAL = 0xFE80
+
+
+def open_socket(address: Address) -> socket.socket:
+    """A bound UDP socket that shares its port with the other workers'; OSError when that can't be."""
+    sock = socket.socket(address.family, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        _set_family_options(sock, address)
+        sock.bind((address.host, address.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _set_family_options(sock: socket.socket, address: Address) -> None:
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        level, discover = socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER
+        if address.is_wildcard:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        level, discover = socket.IPPROTO_IP, _IP_MTU_DISCOVER
+        if address.is_wildcard:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    # RFC 9715 section 3.1: no fragments, and no trust in path MTUs that anyone may have spoofed.
+    with contextlib.suppress(OSError):
+        sock.setsockopt(level, discover, _PMTUDISC_OMIT)
+
+
+def serve(
+    sock: socket.socket,
+    wildcard: bool,
+    respond: Respond,
+    clock: Callable[[], float],
+    cells: memoryview[int],
+    complain: Complain,
+) -> None:
+    """Answer until `stop(sock)`; what is in the socket's queue by then is answered still."""
+    loop = _serve_wildcard if wildcard else _serve_exact
+    while True:
+        try:
+            loop(sock, respond, clock, cells, complain)
+            return
+        except OSError as error:
+            if sock.fileno() < 0:
+                return
+            complain("receiving", error)
+            time.sleep(0.01)  # whatever it is, it must not become a busy loop
+
+
+def stop(sock: socket.socket) -> None:
+    """Wake the loop of this socket; it ends when the queue is empty."""
+    # Linux says ENOTCONN for an unconnected socket and wakes its readers all the same.
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RD)
+
+
+def _serve_exact(
+    sock: socket.socket, respond: Respond, clock: Callable[[], float], cells: memoryview[int], complain: Complain
+) -> None:
+    """The loop for one address: the kernel answers from the address that the socket is bound to."""
+    receive, send, packed = sock.recvfrom, sock.sendto, Packed(sock.family)
+    while True:
+        packet, peer = receive(LARGEST)
+        if peer is None:
+            return
+        cells[UDP_RECEIVED] += 1
+        try:
+            reply = respond(packet, packed[peer[0]], "udp", clock())
+        except Exception as error:
+            cells[UDP_RAISED] += 1
+            complain("answering", error)
+            continue
+        if reply is None:
+            cells[UDP_SILENT] += 1
+            continue
+        try:
+            send(reply, peer)
+        except OSError:
+            cells[UDP_UNSENT] += 1
+            continue
+        cells[UDP_REPLIED] += 1
+        if reply[2] & TC:
+            cells[TRUNCATED] += 1
+
+
+def _serve_wildcard(
+    sock: socket.socket, respond: Respond, clock: Callable[[], float], cells: memoryview[int], complain: Complain
+) -> None:
+    """The loop for 0.0.0.0 and ::, where each reply says itself which address it leaves from."""
+    receive, send, packed, sources = sock.recvmsg, sock.sendmsg, Packed(sock.family), Sources(sock.family)
+    while True:
+        packet, ancillary, _, peer = receive(LARGEST, 64)
+        if peer is None:
+            return
+        cells[UDP_RECEIVED] += 1
+        try:
+            reply = respond(packet, packed[peer[0]], "udp", clock())
+        except Exception as error:
+            cells[UDP_RAISED] += 1
+            complain("answering", error)
+            continue
+        if reply is None:
+            cells[UDP_SILENT] += 1
+            continue
+        try:
+            send((reply,), sources[ancillary[0][2]], 0, peer)
+        except (OSError, IndexError):
+            cells[UDP_UNSENT] += 1
+            continue
+        cells[UDP_REPLIED] += 1
+        if reply[2] & TC:
+            cells[TRUNCATED] += 1
+
+
+class Packed(dict[str, bytes]):
+    """Addresses in text -> packed, the last few thousand remembered: half the cost of packing."""
+
+    def __init__(self, family: int) -> None:
+        self._family = family
+
+    def __missing__(self, host: str) -> bytes:
+        if len(self) >= KNOWN:
+            self.clear()
+        packed = self[host] = socket.inet_pton(self._family, host.partition("%")[0])
+        return packed
+
+
+Ancillary = list[tuple[int, int, bytes]]
+
+
+class Sources(dict[bytes, Ancillary]):
+    """A packet's PKTINFO -> the ancillary list that makes the reply leave from the address it was sent to."""
+
+    def __init__(self, family: int) -> None:
+        self._make = _source6 if family == socket.AF_INET6 else _source4
+
+    def __missing__(self, pktinfo: bytes) -> Ancillary:
+        if len(self) >= KNOWN:
+            self.clear()
+        made = self[pktinfo] = self._make(pktinfo)
+        return made
+
+
+def _source4(pktinfo: bytes) -> Ancillary:
+    """struct in_pktinfo: int ifindex, in_addr spec_dst (our address), in_addr addr. Routing chooses the interface."""
+    return [(socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + pktinfo[4:8] + bytes(4))]
+
+
+def _source6(pktinfo: bytes) -> Ancillary:
+    """struct in6_pktinfo: in6_addr addr, int ifindex, which only a link-local address needs."""
+    scoped = struct.unpack_from("!H", pktinfo)[0] & 0xFFC0 == _LINK_LOCAL
+    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, pktinfo if scoped else pktinfo[:16] + bytes(4))]

@@ -1,0 +1,317 @@
+"""The control process' side of the workers: start, watch, start again, take over, stop.
+
+Workers outlive the control process. The next one finds them by the status files they keep in `<state>/run`, goes on
+with those that were started with the same settings, and lets the others go only when their successors answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from edgedns import __version__, metrics
+from edgedns.config import Address
+from edgedns.errors import EdgednsError
+from edgedns.serve import worker
+from edgedns.serve.worker import Status, listen_sentence, read_status, start_ticks
+
+SPACING = 0.5  # seconds between two starts in one slot
+LONGEST_WAIT = 10.0  # between starts of a worker that dies before it is ready
+SILENT = 10.0  # seconds without a beat after which a worker counts as hung
+LOG_SIZE = 4 << 20
+
+
+class WorkersError(EdgednsError):
+    """The workers can't be started, and why."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """One living worker, or one that is due to be started again (`pid` 0)."""
+
+    slot: int
+    pid: int = 0
+    ticks: int = 0
+    child: subprocess.Popen[bytes] | None = None  # None: adopted
+    ready: bool = False
+    started: float = 0.0  # CLOCK_MONOTONIC
+    due: float = 0.0
+    failures: int = 0  # in a row, before it was ready
+
+    def is_alive(self) -> bool:
+        if self.child:
+            return self.child.poll() is None
+        return bool(self.pid) and start_ticks(self.pid) == self.ticks
+
+    def send(self, number: signal.Signals) -> None:
+        if self.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+class Workers:
+    """`count` workers on the same addresses. Not thread-safe; `poll` is to be called about every 100 ms.
+
+    `listen` is what they listen on: a port 0 is replaced by a free one at `start`. `log` gets what they have to say.
+    """
+
+    def __init__(
+        self,
+        listen: Sequence[Address],
+        count: int,
+        state: Path,
+        *,
+        python: str = sys.executable,
+        responder: str = worker.RESPONDER,
+        extra: Sequence[str] = (),
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.listen = tuple(listen)
+        self.restarts = 0
+        self._count = count
+        self._state = state.absolute()
+        self._run = self._state / "run"
+        self._python = python
+        self._responder = responder
+        self._extra = tuple(extra)
+        self._log = log
+        self._workers: list[Worker] = []
+        self._settings: list[str] = []
+        self._lock: int | None = None
+        self._logfile: IO[bytes] | None = None
+        self._logged = 0
+
+    def start(self, timeout: float = 30.0) -> None:
+        """Adopt or start all, and return when each is ready. WorkersError says why one is not; those that ran still run."""
+        self._take_lock()
+        self._open_log()
+        found = self._find()
+        self.listen = tuple(self._resolve(address, found) for address in self.listen)
+        self._settings = worker.arguments(self.listen, self._state, self._responder, self._extra)
+        kept = [status for status in found if status.settings == self._settings and status.version == __version__]
+        kept = [status for status in kept if status.ready][: self._count]
+        for address in self.listen:
+            _check_free(address, found)
+        self._workers = [Worker(status.slot, status.pid, status.ticks, None, True) for status in kept]
+        taken = {status.slot for status in found}
+        free = (slot for slot in range(len(found) + self._count) if slot not in taken)
+        fresh = [Worker(next(free)) for _ in range(self._count - len(kept))]
+        self._workers += fresh
+        try:
+            for one in fresh:
+                self._spawn(one)
+            self._wait_ready(timeout)
+        except WorkersError:
+            _end(fresh, 1.0)
+            self._workers = []
+            raise
+        _end([_adopted(status) for status in found if status not in kept], 2.0)
+
+    def poll(self) -> None:
+        """Start again what died or hangs, pass on what the workers said. Never blocks."""
+        now = time.monotonic()
+        for one in self._workers:
+            if one.pid and not one.is_alive():
+                self._mourn(one, now)
+            elif one.pid:
+                self._look_at(one, now)
+            if not one.pid and now >= one.due:
+                self.restarts += 1
+                self._spawn(one)
+        self._pass_on_log()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End all workers; those that don't go by themselves are killed."""
+        _end(self._workers, timeout)
+        self._workers = []
+        self.leave()
+
+    def leave(self) -> None:
+        """Let go of the workers, which go on answering, for another control process to take over."""
+        self._pass_on_log()
+        for one in self._workers:
+            if one.child:
+                one.child.returncode = 0  # no longer ours to wait for
+        self._workers = []
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if self._logfile:
+            self._logfile.close()
+            self._logfile = None
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the workers that answer."""
+        return [one.pid for one in self._workers if one.ready and one.is_alive()]
+
+    def serials(self) -> list[int]:
+        """The snapshot that each ready worker serves."""
+        heads = (metrics.read_head(self._run, one.slot) for one in self._workers if one.ready)
+        return [head.serial for head in heads if head]
+
+    def _take_lock(self) -> None:
+        self._run.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._run / "workers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise WorkersError(
+                f"another edgedns serves from the state directory {self._state}; stop it, or choose another with --state DIR"
+            ) from None
+        self._lock = descriptor
+
+    def _find(self) -> list[Status]:
+        """The living workers of this state directory."""
+        slots = {int(path.stem.removeprefix("worker-")) for path in self._run.glob("worker-*.json")}
+        statuses = (read_status(self._run, slot) for slot in sorted(slots))
+        return [status for status in statuses if status and start_ticks(status.pid) == status.ticks]
+
+    def _resolve(self, address: Address, found: Iterable[Status]) -> Address:
+        """The address itself, or for port 0 a port that is free for UDP and TCP."""
+        if address.port:
+            return address
+        for _ in range(100):
+            with socket.socket(address.family, socket.SOCK_DGRAM) as probe:
+                probe.bind((address.host, 0))
+                chosen = Address(address.host, probe.getsockname()[1])
+                with contextlib.suppress(OSError), socket.socket(address.family, socket.SOCK_STREAM) as stream:
+                    stream.bind((chosen.host, chosen.port))
+                    return chosen
+        raise WorkersError(f"no port of {address.host} is free for both UDP and TCP")
+
+    def _spawn(self, one: Worker) -> None:
+        """Start a fresh interpreter in the slot; in a session of its own, so that Ctrl-C reaches the control process only."""
+        worker.status_path(self._run, one.slot).unlink(missing_ok=True)
+        one.ready, one.started, one.due = False, time.monotonic(), 0.0
+        try:
+            one.child = subprocess.Popen(
+                [self._python, "-P", "-m", "edgedns.serve.worker", f"--slot={one.slot}", *self._settings],
+                stdin=subprocess.DEVNULL,
+                stdout=self._logfile,
+                stderr=self._logfile,
+                start_new_session=True,
+                # One allocator arena: threads take turns anyway, and each arena costs memory.
+                env={"MALLOC_ARENA_MAX": "1", **os.environ},
+            )
+        except OSError as error:
+            self._log(f"worker {one.slot} can't be started: {error}")
+            self._delay(one)
+            return
+        one.pid = one.child.pid
+        one.ticks = start_ticks(one.pid)
+
+    def _mourn(self, one: Worker, now: float) -> None:
+        code = one.child.returncode if one.child else None
+        how = "" if code is None else f" (killed by signal {-code})" if code < 0 else f" (exit {code})"
+        if one.ready:
+            self._log(f"worker {one.slot}, process {one.pid}, ended{how}; starting another")
+            one.failures, one.due = 0, max(now, one.started + SPACING)
+        else:
+            self._log(f"worker {one.slot} did not start{how}: {self._reason(one)}")
+            self._delay(one)
+        one.pid, one.child, one.ready = 0, None, False
+
+    def _delay(self, one: Worker) -> None:
+        one.failures += 1
+        one.due = time.monotonic() + min(SPACING * 2**one.failures, LONGEST_WAIT)
+
+    def _look_at(self, one: Worker, now: float) -> None:
+        if not one.ready:
+            status = read_status(self._run, one.slot)
+            if status and status.pid == one.pid and status.ready:
+                one.ready, one.failures = True, 0
+            return
+        head = metrics.read_head(self._run, one.slot)
+        if head and head.pid == one.pid and head.beat and now - head.beat > SILENT:
+            self._log(f"worker {one.slot}, process {one.pid}, has hung for {now - head.beat:.0f} s; it is killed")
+            one.send(signal.SIGKILL)
+
+    def _wait_ready(self, timeout: float) -> None:
+        until = time.monotonic() + timeout
+        while not all(one.ready for one in self._workers):
+            for one in self._workers:
+                if not one.is_alive():
+                    raise WorkersError(self._reason(one))
+                self._look_at(one, time.monotonic())
+            if time.monotonic() > until:
+                raise WorkersError(f"the workers are not ready after {timeout:.0f} s")
+            time.sleep(0.01)
+
+    def _reason(self, one: Worker) -> str:
+        status = read_status(self._run, one.slot)
+        if status and status.error:
+            return status.error
+        return f"a worker ended while starting; {self._run / 'workers.log'} says more"
+
+    def _open_log(self) -> None:
+        """Workers write into a file: a terminal or pipe that nobody reads would stop them."""
+        self._logfile = (self._run / "workers.log").open("ab", buffering=0)
+        self._logged = self._logfile.tell()
+
+    def _pass_on_log(self) -> None:
+        if self._logfile is None:
+            return
+        size = os.fstat(self._logfile.fileno()).st_size
+        if size > self._logged:
+            with (self._run / "workers.log").open("rb") as file:
+                file.seek(self._logged)
+                text = file.read(1 << 16)
+            whole = text[: text.rfind(b"\n") + 1]
+            self._logged += len(whole) or len(text)
+            for line in whole.decode("utf-8", "replace").splitlines():
+                self._log(line)
+        elif size > LOG_SIZE:
+            self._logfile.truncate(0)
+            self._logged = 0
+
+
+def _adopted(status: Status) -> Worker:
+    return Worker(status.slot, status.pid, status.ticks, None, status.ready)
+
+
+def _check_free(address: Address, found: Iterable[Status]) -> None:
+    """Refuse an address that another program has: with SO_REUSEPORT the workers might silently share it.
+
+    Where workers that still run are bound to the port, only their successors' own bind can tell.
+    """
+    held = f":{address.port}"
+    if any(argument.endswith(held) for status in found for argument in status.settings if argument.startswith("--listen")):
+        return
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(address.family, kind) as probe:
+            if address.family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # passes over connections in TIME_WAIT
+            try:
+                probe.bind((address.host, address.port))
+                if kind == socket.SOCK_STREAM:
+                    probe.listen(1)
+            except OSError as error:
+                raise WorkersError(listen_sentence(address, error)) from None
+
+
+def _end(workers: Iterable[Worker], timeout: float) -> None:
+    """SIGTERM, and SIGKILL for who is still there after `timeout` seconds."""
+    left = [one for one in workers if one.pid]
+    for one in left:
+        one.send(signal.SIGTERM)
+    until = time.monotonic() + timeout
+    while left := [one for one in left if one.is_alive()]:
+        if time.monotonic() > until:
+            for one in left:
+                one.send(signal.SIGKILL)
+            until += 1.0
+        time.sleep(0.01)
