@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from edgedns.serve.udp import Complain, Respond
 
 if TYPE_CHECKING:
     from edgedns.config import Address
+    from edgedns.serve.clock import Clock
 
 LARGEST = 65535
 IDLE = 10.0
@@ -93,7 +94,7 @@ class TcpServer:
         self,
         listeners: Sequence[socket.socket],
         respond: Respond,
-        clock: Callable[[], float],
+        clock: Clock,
         cells: memoryview[int],
         complain: Complain,
         limits: Limits | None = None,
@@ -217,7 +218,7 @@ class TcpServer:
         cells = self._cells
         cells[TCP_RECEIVED] += 1
         try:
-            reply = self._respond(message, connection.client, "tcp", self._clock())
+            reply = self._respond(message, connection.client, "tcp", self._clock.now)
             if reply is None:
                 cells[TCP_SILENT] += 1
                 return

@@ -13,6 +13,7 @@ from edgedns.metrics import TRUNCATED, UDP_RAISED, UDP_RECEIVED, UDP_REPLIED, UD
 
 if TYPE_CHECKING:
     from edgedns.config import Address
+    from edgedns.serve.clock import Clock
 
 # packet, client's packed address (4 or 16 octets), "udp" or "tcp", now (Unix seconds) -> reply, None for silence
 Respond = Callable[[bytes, bytes, str, float], bytes | None]
@@ -64,7 +65,7 @@ def serve(
     sock: socket.socket,
     wildcard: bool,
     respond: Respond,
-    clock: Callable[[], float],
+    clock: Clock,
     cells: memoryview[int],
     complain: Complain,
 ) -> None:
@@ -88,9 +89,7 @@ def stop(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RD)
 
 
-def _serve_exact(
-    sock: socket.socket, respond: Respond, clock: Callable[[], float], cells: memoryview[int], complain: Complain
-) -> None:
+def _serve_exact(sock: socket.socket, respond: Respond, clock: Clock, cells: memoryview[int], complain: Complain) -> None:
     """The loop for one address: the kernel answers from the address that the socket is bound to."""
     receive, send, packed = sock.recvfrom, sock.sendto, Packed(sock.family)
     while True:
@@ -99,7 +98,7 @@ def _serve_exact(
             return
         cells[UDP_RECEIVED] += 1
         try:
-            reply = respond(packet, packed[peer[0]], "udp", clock())
+            reply = respond(packet, packed[peer[0]], "udp", clock.now)
         except Exception as error:
             cells[UDP_RAISED] += 1
             complain("answering", error)
@@ -117,9 +116,7 @@ def _serve_exact(
             cells[TRUNCATED] += 1
 
 
-def _serve_wildcard(
-    sock: socket.socket, respond: Respond, clock: Callable[[], float], cells: memoryview[int], complain: Complain
-) -> None:
+def _serve_wildcard(sock: socket.socket, respond: Respond, clock: Clock, cells: memoryview[int], complain: Complain) -> None:
     """The loop for 0.0.0.0 and ::, where each reply says itself which address it leaves from."""
     receive, send, packed, sources = sock.recvmsg, sock.sendmsg, Packed(sock.family), Sources(sock.family)
     while True:
@@ -128,7 +125,7 @@ def _serve_wildcard(
             return
         cells[UDP_RECEIVED] += 1
         try:
-            reply = respond(packet, packed[peer[0]], "udp", clock())
+            reply = respond(packet, packed[peer[0]], "udp", clock.now)
         except Exception as error:
             cells[UDP_RAISED] += 1
             complain("answering", error)

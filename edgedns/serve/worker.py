@@ -160,13 +160,12 @@ def _run(options: argparse.Namespace, run: Path, status: Status) -> int:
     counters.begin(status.pid, time.time())
     responder = _open_responder(options.responder, str(options.state), counters)
     # Only what can answer may share the port: the kernel spreads queries over all who listen.
-    if not _wait_for_snapshot(responder, clock, complain):
+    if not _wait_for_snapshot(responder, clock, counters, complain):
         return 0
     service = Service([parse_address(text) for text in options.listen], responder, clock, counters, complain, options.tcp_idle)
     gc.collect()
     gc.freeze()  # what is loaded by now stays
     service.start()
-    _watch_once(responder, clock, counters, complain)
     write_status(run, Status(status.pid, status.ticks, status.slot, status.version, status.settings, ready=True))
     while signal.sigtimedwait(STOP, REFRESH) is None:
         _watch_once(responder, clock, counters, complain)
@@ -240,13 +239,10 @@ def _open_responder(name: str, state: str, counters: metrics.Counters) -> Respon
     return made
 
 
-def _wait_for_snapshot(responder: Responder, clock: Clock, complain: Complaints) -> bool:
+def _wait_for_snapshot(responder: Responder, clock: Clock, counters: metrics.Counters, complain: Complaints) -> bool:
     """True once there is something to serve, False when told to stop before."""
     while True:
-        try:
-            responder.refresh(clock())
-        except Exception as error:
-            complain("looking for a snapshot", error)
+        _watch_once(responder, clock, counters, complain)
         if responder.serial:
             return True
         if signal.sigtimedwait(STOP, REFRESH / 2) is not None:
@@ -254,9 +250,9 @@ def _wait_for_snapshot(responder: Responder, clock: Clock, complain: Complaints)
 
 
 def _watch_once(responder: Responder, clock: Clock, counters: metrics.Counters, complain: Complaints) -> None:
-    clock.follow()
+    clock.tick()
     try:
-        responder.refresh(clock())
+        responder.refresh(clock.now)
     except Exception as error:  # the last good snapshot stands
         complain("refreshing", error)
     counters.beat(time.monotonic(), responder.serial)
