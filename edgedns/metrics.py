@@ -15,7 +15,8 @@ import mmap
 import os
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from operator import add
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -42,23 +43,47 @@ TCP_REFUSED: Final = 12
 TCP_IDLE_CLOSED: Final = 13
 FIXED: Final = 64
 
+# What the cells of one registered block mean, in order; an engine's index into a block is an index into these.
+REQUEST_TYPES: Final = (
+    "A", "AAAA", "ANY", "CAA", "CNAME", "DNSKEY", "DS", "HTTPS", "MX", "NAPTR", "NS", "PTR", "SOA", "SRV", "SVCB", "TXT", "other",
+)  # fmt: skip
+RCODES: Final = (
+    "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH",
+    "NOTZONE", "RCODE11", "RCODE12", "RCODE13", "RCODE14", "RCODE15", "BADVERS", "BADKEY", "BADTIME", "BADMODE",
+    "BADNAME", "BADALG", "BADTRUNC", "BADCOOKIE",
+)  # fmt: skip
+REASONS: Final = (
+    "PINNED", "WEIGHTED", "ORDERED", "MEASURED", "HELD", "SPILLED", "FAILED_OVER", "GUARDED", "HOLDOUT", "NOMINAL",
+    "ALL_DOWN",
+)  # fmt: skip
 
-class Kind(NamedTuple):
-    """What blocks of one kind are exposed as. Which cell has which labels is for their owner to say."""
+
+class Shape(NamedTuple):
+    """A kind of block: its metric's name and help, the labels of a block, and the labels of each of its cells."""
 
     name: str
     help: str
     labels: tuple[str, ...]
+    cell_labels: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
 
 
 # Named as CoreDNS names its own; there, family "1" is IPv4 and "2" is IPv6.
-KINDS: Final[dict[str, Kind]] = {
-    "requests": Kind("edgedns_dns_requests", "Queries answered.", ("zone", "proto", "family", "type")),
-    "responses": Kind("edgedns_dns_responses", "Replies.", ("zone", "rcode")),
-    "answers": Kind(
+SHAPES: Final[dict[str, Shape]] = {
+    "requests": Shape(
+        "edgedns_dns_requests",
+        "Queries received.",
+        ("zone",),
+        ("proto", "family", "type"),
+        tuple(product(("udp", "tcp"), ("1", "2"), REQUEST_TYPES)),
+    ),
+    "responses": Shape("edgedns_dns_responses", "Responses sent.", ("zone",), ("rcode",), tuple((name,) for name in RCODES)),
+    "answers": Shape(
         "edgedns_dns_answers",
-        "Steered answers: the rule that matched, what was given, why.",
-        ("zone", "rule", "provider", "reason"),
+        "Steered answers, by the rule that matched, the provider given and why.",
+        ("zone", "rule", "provider"),
+        ("reason",),
+        tuple((name,) for name in REASONS),
     ),
 }
 
@@ -267,27 +292,19 @@ class Family(NamedTuple):
     samples: Sequence[tuple[tuple[str, ...], float]]
 
 
-# (kind, labels of the block, offset in it) -> the labels of that cell
-Label = Callable[[str, tuple[str, ...], int], Mapping[str, str]]
-
-
-def families(registry: Registry, run: Path, label: Label, sizes: Mapping[str, int]) -> Iterator[Family]:
-    """Every counter of the workers, summed. Cells of registered blocks that never counted are left out.
-
-    Blocks of another size than `sizes` gives for their kind are of another version, whose labels nobody knows here.
-    """
+def families(registry: Registry, run: Path) -> Iterator[Family]:
+    """Every counter of the workers, summed; cells that never counted are left out of the registered kinds."""
     totals = read_totals(run, registry.used)
     yield from _fixed_families(totals)
-    for kind, (name, what, names) in KINDS.items():
-        sums: dict[tuple[str, ...], float] = {}
-        for block in registry.blocks():
-            if block.kind == kind and block.size == sizes.get(kind):
-                for offset in range(block.size):
-                    if count := totals[block.base + offset]:
-                        labels = label(kind, block.labels, offset)
-                        key = tuple(labels[each] for each in names)
-                        sums[key] = sums.get(key, 0.0) + count
-        yield Family(name, what, "counter", names, list(sums.items()))
+    for kind, shape in SHAPES.items():
+        samples = [
+            ((*block.labels, *cell), float(totals[block.base + index]))
+            for block in registry.blocks()
+            if block.kind == kind and block.size == len(shape.cells)
+            for index, cell in enumerate(shape.cells)
+            if totals[block.base + index]
+        ]
+        yield Family(shape.name, shape.help, "counter", shape.labels + shape.cell_labels, samples)
     yield from _worker_families([head for slot in slots(run) if (head := read_head(run, slot))])
 
 
