@@ -12,7 +12,6 @@ import argparse
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import maxminddb
 import numpy as np
@@ -20,7 +19,7 @@ import numpy as np
 from edgedns.steer import wide
 from edgedns.steer.asnfiles import Row, country_code
 from edgedns.steer.asnpack import pack
-from edgedns.steer.ranges import Ranges, disjoint, ranges
+from edgedns.steer.ranges import Ranges, disjoint, owners, ranges
 
 DATA = Path(__file__).resolve().parent.parent / "edgedns" / "data"
 
@@ -50,16 +49,11 @@ def with_countries(table: Ranges, countries: Ranges) -> Ranges:
     points, rank = wide.ranked(bounds)
     sizes = np.cumsum([len(table.asn)] * 2 + [len(countries.asn)])
     start, stop, country_start, country_stop = np.split(rank, sizes)
-    here = np.arange(len(points.lo))
-    row, country_row = _owner(start, stop, here), _owner(country_start, country_stop, here)
+    count = len(points.lo)
+    row, country_row = owners(start, stop, count), owners(country_start, country_stop, count)
     end = wide.minus(wide.joined(points.take(slice(1, None)), wide.from_ints([0])), wide.from_ints([1]))
     code = np.where(country_row >= 0, countries.country[country_row], b"")
     return disjoint(Ranges(points, end, table.asn[row], code).take(row >= 0))
-
-
-def _owner(start: Any, stop: Any, here: Any) -> Any:
-    row = np.searchsorted(start, here, "right") - 1
-    return np.where((row >= 0) & (stop[row] > here), row, -1)
 
 
 def build(asn_dir: Path, country_dir: Path) -> bytes:

@@ -82,3 +82,10 @@ def _merged(kept: Ranges) -> Ranges:
     same = touches & (kept.asn[1:] == kept.asn[:-1]) & (kept.country[1:] == kept.country[:-1])
     first, last = np.append(True, ~same), np.append(~same, True)
     return Ranges(kept.start.take(first), kept.end.take(last), kept.asn[first], kept.country[first])
+
+
+def owners(start: NDArray[np.intp], stop: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """For each of `count` places the row of the disjoint, ascending [start, stop) over it; -1 where there is none."""
+    here = np.arange(count)
+    row = np.searchsorted(start, here, "right") - 1
+    return np.where(here < np.append(stop, 0)[row], row, -1)
