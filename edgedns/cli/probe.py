@@ -1,0 +1,192 @@
+"""`edgedns probe`: time this vantage's paths through each provider and hand the samples to a collector."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import re
+import secrets
+import signal
+import statistics
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import click
+
+from edgedns.cli.duration import Duration
+from edgedns.errors import EdgednsError
+from edgedns.probe.agent import Agent, Counts, Plan, Sample, Source
+from edgedns.probe.measure import METHODS, Method
+from edgedns.probe.targets import Target, load
+from edgedns.probe.uplink import Uplink
+
+LAST_POST = 1.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@click.command()
+@click.option("--vantage", required=True, help="This vantage's name, such as fra1.")
+@click.option("--collector", required=True, metavar="URL", help="Where samples go, http://HOST:PORT; - prints them.")
+@click.option("--targets", required=True, type=click.Path(path_type=Path), help="JSON lines or YAML: whom to probe.")
+@click.option("--source", "sources", required=True, multiple=True, metavar="PROVIDER=ADDRESS",
+              help="The address of ours that a provider announces; once for each family.")  # fmt: skip
+@click.option("--every", type=Duration(), default="10s", show_default=True, help="The period: each path once.")
+@click.option("--method", type=click.Choice(METHODS), default="udp", show_default=True, help="For targets that name none.")
+@click.option("--timeout", type=Duration(), default="1s", show_default=True, help="A reply later than this is lost.")
+@click.option("--per-address", type=click.FloatRange(0.01, 1000), default=1.0, show_default=True,
+              help="At most so many packets a second to one address, over 10 s.")  # fmt: skip
+@click.option("--ceiling", type=click.FloatRange(1, 1e6), default=1000.0, show_default=True,
+              help="At most so many packets a second in all.")  # fmt: skip
+@click.option("--token-file", type=click.Path(path_type=Path), help="Holds the collector's token; else EDGEDNS_TOKEN.")
+@click.option("--for", "duration", type=Duration(), help="Stop after so long.")
+@click.option("--once", is_flag=True, help="Stop after one period.")
+def probe(vantage: str, collector: str, targets: Path, sources: tuple[str, ...], token_file: Path | None, **rest: Any) -> None:
+    """Time this vantage's paths through each provider and hand the samples to a collector."""
+    try:
+        plan = Plan(_name(vantage, "--vantage"), rest["every"], rest["timeout"],
+                    per_address=rest["per_address"], ceiling=rest["ceiling"])  # fmt: skip
+        method: Method = rest["method"]
+        session = _Session(plan, [_source(text) for text in sources], load(targets, method), collector, _token(token_file))
+        asyncio.run(session.run(rest["duration"], rest["once"]))
+    except EdgednsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+class _Session:
+    """One run: the agent, its way to the collector, and a line on the console each period."""
+
+    def __init__(
+        self, plan: Plan, sources: list[Source], targets: tuple[Target, ...], collector: str, token: str
+    ) -> None:
+        self.plan = plan
+        self.sources = sources
+        self.targets = targets
+        self.uplink = None if collector == "-" else Uplink(_url(collector), token, self.say)
+        self.rtts: list[float] = []
+
+    def say(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            print(f"{time.strftime('%H:%M:%S')} {self.plan.vantage}: {text}", file=sys.stderr, flush=True)
+
+    async def run(self, duration: float | None, once: bool) -> None:
+        stopped = _stop_signals()
+        agent = Agent(self.plan, self.sources, self.targets, self._take, time.time, Random(), secrets.token_bytes(32))
+        self._greet(agent)
+        agent.start(rounds=1 if once else None)
+        running = [asyncio.create_task(self._tell(agent))]
+        if self.uplink is not None:
+            running.append(asyncio.create_task(self.uplink.run()))
+        try:
+            await _first(stopped, agent.idle, duration)
+        finally:
+            agent.stop()
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        if self.uplink is not None and self.uplink.backlog:
+            await self.uplink.finish(LAST_POST)
+        self._sum_up(agent.counts, agent)
+
+    def _take(self, sample: Sample) -> None:
+        if sample.rtt_ms is not None and len(self.rtts) < 100_000:
+            self.rtts.append(sample.rtt_ms)
+        if self.uplink is None:
+            print(sample.line().decode(), flush=True)
+        else:
+            self.uplink.add(sample.line())
+
+    def _greet(self, agent: Agent) -> None:
+        self.say(f"{len(agent.paths)} paths to {len(self.targets) - agent.unreachable} targets, each every {agent.period:g} s")
+        if agent.period > self.plan.every:
+            self.say(f"that is longer than {self.plan.every:g} s, to keep --per-address and --ceiling")
+        if agent.burst < self.plan.burst:
+            self.say(f"probes of {agent.burst} packets instead of {self.plan.burst}, to keep --per-address")
+        if agent.unreachable:
+            self.say(f"{agent.unreachable} targets are left out: no --source has their endpoint's address family")
+
+    async def _tell(self, agent: Agent) -> None:
+        before = agent.counts.copy()
+        while True:
+            await asyncio.sleep(agent.period)
+            now = agent.counts.copy()
+            self._sum_up(now.since(before), agent)
+            before = now
+
+    def _sum_up(self, counts: Counts, agent: Agent) -> None:
+        parts = [f"{counts.probes} probes", f"{counts.replied} replied", f"{counts.lost} lost"]
+        if self.rtts:
+            parts.append(f"median {statistics.median(self.rtts):.2f} ms")
+        self.rtts.clear()
+        for count, word in ((counts.unsent, "unsent"), (counts.packets_held, "packets held back"),
+                            (counts.packets_failed, "packets failed"), (agent.strays, "stray packets")):  # fmt: skip
+            if count:
+                parts.append(f"{count} {word}")
+        if self.uplink is not None:
+            parts.append(f"{self.uplink.accepted} accepted, {self.uplink.backlog} waiting")
+            if self.uplink.dropped:
+                parts.append(f"{self.uplink.dropped} dropped")
+        self.say(", ".join(parts))
+
+
+def _stop_signals() -> asyncio.Event:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+async def _first(stopped: asyncio.Event, idle: asyncio.Event, duration: float | None) -> None:
+    """Until a signal, the end of the last period, or the time asked for."""
+    waits = [asyncio.create_task(event.wait()) for event in (stopped, idle)]
+    try:
+        await asyncio.wait(waits, timeout=duration, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+
+
+def _name(text: str, option: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise click.BadParameter(f"{text!r} is not a name of letters, digits, dots and hyphens", param_hint=option)
+    return text
+
+
+def _source(text: str) -> Source:
+    provider, _, address = text.partition("=")
+    packed = _canonical(address)
+    if packed is None:
+        raise click.BadParameter(f"{text!r} is not PROVIDER=ADDRESS", param_hint="--source")
+    return Source(_name(provider, "--source"), packed)
+
+
+def _canonical(address: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return None
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+/?", text):
+        raise click.BadParameter(f"{text!r} is not http://HOST:PORT", param_hint="--collector")
+    return text
+
+
+def _token(file: Path | None) -> str:
+    if file is None:
+        token = os.environ.get("EDGEDNS_TOKEN", "")
+    else:
+        try:
+            token = file.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.BadParameter(f"can't read {file}: {error}", param_hint="--token-file") from None
+    token = token.strip()
+    if token and not re.fullmatch(r"[!-~]{1,512}", token):
+        raise click.BadParameter("the token is not one word of printable ASCII", param_hint="--token-file")
+    return token
