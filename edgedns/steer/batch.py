@@ -1,0 +1,68 @@
+"""Samples in columns: what probes report, in the shape that histograms and failure detection read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedns.model import RttSample
+from edgedns.steer.rows import Bools, Floats, Ints, Rows, rows_of
+
+MIN_MS = 0.2
+MAX_MS = 10_000.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n samples. `row`, `provider` and `vantage` index the tables beside them; `rtt` is in ms, NaN when lost."""
+
+    rows: Rows
+    providers: tuple[str, ...]
+    vantages: tuple[str, ...]
+    row: Ints
+    provider: Ints
+    vantage: Ints
+    family: Ints
+    rtt: Floats
+    at: Floats
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @property
+    def lost(self) -> Bools:
+        return np.isnan(self.rtt)
+
+    def take(self, which: NDArray[Any]) -> Batch:
+        """The samples that a mask or an index array picks."""
+        columns = ("row", "provider", "vantage", "family", "rtt", "at")
+        return replace(self, **{name: getattr(self, name)[which] for name in columns})
+
+
+def batch_of(samples: Iterable[RttSample]) -> Batch:
+    """RttSamples as a Batch. Unmapped networks (ASN 0) and RTTs outside 0.2 ms to 10 s are left out (section 9 item 3)."""
+    kept = [s for s in samples if s.network.asn != 0 and (s.rtt_ms is None or MIN_MS <= s.rtt_ms <= MAX_MS)]
+    row, networks = _intern([s.network for s in kept])
+    provider, providers = _intern([s.provider for s in kept])
+    vantage, vantages = _intern([s.vantage for s in kept])
+    return Batch(
+        rows=rows_of(networks),
+        providers=tuple(providers),
+        vantages=tuple(vantages),
+        row=row,
+        provider=provider,
+        vantage=vantage,
+        family=np.array([s.family for s in kept], dtype=np.int64),
+        rtt=np.array([np.nan if s.rtt_ms is None else s.rtt_ms for s in kept], dtype=np.float64),
+        at=np.array([s.at for s in kept], dtype=np.float64),
+    )
+
+
+def _intern(values: Sequence[Any]) -> tuple[Ints, list[Any]]:
+    seen: dict[Any, int] = {}
+    codes = [seen.setdefault(value, len(seen)) for value in values]
+    return np.array(codes, dtype=np.int64), list(seen)

@@ -1,0 +1,427 @@
+"""Failure, told beside WAN and not through it: CUSUM on loss (DESIGN section 9, items 3 and 8).
+
+A *path* is one (network, family, provider) as one vantage sees it. A loss moves its sum up by log(p1 / p0), a reply down
+by log((1 - p1) / (1 - p0)); a burst of five losses in a row crosses the threshold. It is a failure only if, since the
+first of them, the same vantage got a reply from the same network through another provider: otherwise the target is dead, or the
+vantage. A provider is down where (network, provider) after (network, provider) turns silent and none replies.
+
+Losses reach the histograms only when the path replied again and its siblings were clean meanwhile: an outage is told
+here, once, and leaves no mark on the estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedns.errors import SourceError
+from edgedns.model import Family, NetworkKey, RttSample
+from edgedns.steer.batch import Batch, batch_of
+from edgedns.steer.rows import (
+    KEY,
+    Bools,
+    Floats,
+    Ints,
+    Keys,
+    Rows,
+    Sections,
+    expand,
+    key_of,
+    lineage,
+    lookup,
+    nearest,
+    pack,
+    pack_json,
+    pack_keys,
+    rows_of,
+    unpack,
+    unpack_json,
+    unpack_keys,
+)
+
+WIDTH = 256
+LOSS_STEP = float(np.log(0.60 / 0.02))
+REPLY_STEP = float(np.log(0.40 / 0.98))
+PATH_LIMIT = 4.85 * LOSS_STEP
+FIRST_LOSS_STEP = float(np.log(0.98 / 0.50))
+ANY_REPLY_STEP = float(np.log(0.02 / 0.50))
+PROVIDER_LIMIT = 15.5 * FIRST_LOSS_STEP
+RECENT = 600.0
+CLEAN = 15.0
+HOLD = 10.0
+FLAP_WINDOW = 600.0
+BACK_AFTER = 3
+MOST_WANTS = 64
+SPOT_CHECKS = 8
+LEVEL_SHARE = 0.8
+
+_PATH = np.dtype(
+    [
+        ("cusum", "<f8"), ("replied", "<f8"), ("lost", "<f8"), ("began", "<f8"), ("since", "<f8"), ("asked", "<f8"),
+        ("run", "<i4"), ("good", "<i4"), ("flaps", "<i4"), ("down", "?"),
+    ]
+)  # fmt: skip
+_WHOLE = np.dtype([("cusum", "<f8"), ("began", "<f8"), ("since", "<f8"), ("asked", "<f8"), ("flaps", "<i4"), ("down", "?")])
+
+_RUN = np.dtype([("path", "<i8"), ("run", "<i8"), ("began", "<f8"), ("lost", "<f8")])
+
+
+class Want(NamedTuple):
+    """Exchanges that would settle a doubt: `probes` at 200 ms, from that vantage, spread over the network's targets."""
+
+    vantage: str
+    network: NetworkKey
+    provider: str
+    family: Family
+    probes: int
+
+
+class Health:
+    """The detector's state. `changes` grows whenever something went down or came back: then decide at once."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self.at = 0.0
+        self._keys: Keys = np.zeros(0, dtype=KEY)
+        self._providers: tuple[str, ...] = ()
+        self._vantages: tuple[str, ...] = ()
+        self._codes: Ints = np.zeros(0, dtype=np.int64)
+        self._paths: NDArray[np.void] = np.zeros(0, dtype=_PATH)
+        self._whole: NDArray[np.void] = np.zeros((2, 0), dtype=_WHOLE)
+        self._verdicts: tuple[int, Keys, Bools] | None = None
+
+    def observe(self, samples: Iterable[RttSample] | Batch) -> list[Batch]:
+        """Take a batch of samples (any order inside it); returns what of it, and of losses kept back, histograms count."""
+        batch = samples if isinstance(samples, Batch) else batch_of(samples)
+        if not len(batch):
+            return []
+        path = self._admit(batch)
+        order = np.lexsort((~batch.lost, batch.at, path))
+        self.at = max(self.at, float(batch.at.max()))
+        ended = [self._step(path[wave], batch.at[wave], batch.lost[wave]) for wave in _waves(path[order], order)]
+        self._settle_providers(path, batch)
+        self._settle_paths()
+        return [batch.take(~batch.lost), *self._released(ended)]
+
+    def down(self, rows: Rows, providers: Sequence[str], family: Family) -> Bools:
+        """bool[row, provider]: down for that network; a network never probed takes the nearest level's word.
+
+        A level is down where four fifths of the networks probed under it are. A family never probed takes the other's word. Whole providers: see `provider_down`.
+        """
+        _, keys, verdicts = self._verdict_table()
+        found = nearest(rows, keys)
+        out = np.zeros((len(rows), len(providers)), dtype=np.bool_)
+        for i, name in enumerate(providers):
+            if name in self._providers and len(keys):
+                out[:, i] = verdicts[found, _f(family), self._providers.index(name)] & (found >= 0)
+        return out
+
+    def rows_known(self) -> Rows:
+        """Every network that was probed, and every level above one."""
+        return unpack(self._verdict_table()[1])
+
+    def provider_down(self, provider: str, family: Family) -> bool:
+        """True while a provider is silent everywhere though others reply; a family never probed takes the other's word."""
+        if provider not in self._providers:
+            return False
+        place = self._providers.index(provider)
+        _, probed, through, _ = _path_parts(self._codes)
+        mine = probed[through == place]
+        asked = _f(family) if (mine == _f(family)).any() else 1 - _f(family)
+        return bool(self._whole["down"][asked, place])
+
+    def state(self, key: NetworkKey, provider: str, family: Family) -> str:
+        """'up', 'suspect' or 'down' for one network, as explain shows it."""
+        if self.provider_down(provider, family) or self.down(rows_of([key]), [provider], family)[0, 0]:
+            return "down"
+        row = int(lookup(self._keys, pack(rows_of([key])))[0])
+        if row < 0 or provider not in self._providers:
+            return "up"
+        arm = (row * 2 + _f(family)) * WIDTH + self._providers.index(provider)
+        first, last = np.searchsorted(self._codes, (arm * WIDTH, (arm + 1) * WIDTH))
+        return "suspect" if (self._paths["run"][first:last] > 0).any() else "up"
+
+    def wants(self, now: float) -> list[Want]:
+        """Probes to send now, each asked for once: after a loss, to confirm a return, and spot checks of a provider."""
+        paths = self._paths
+        doubted = (paths["run"] > 0) & ~paths["down"] & (paths["asked"] < paths["began"])
+        returning = paths["down"] & (paths["good"] > 0) & (paths["asked"] < now - 5.0)
+        silent = self._whole["down"].reshape(-1)[self._whole_of(self._codes)]
+        chosen = np.flatnonzero(doubted & ~silent | returning)[:MOST_WANTS]
+        paths["asked"][chosen] = now
+        spots = self._spot_checks(now)
+        return [*self._want(chosen, 4), *self._want(self._controls(chosen), 1), *self._want(spots, 1)]
+
+    def to_sections(self) -> Sections:
+        """The detector's whole state as flat arrays."""
+        about = {"providers": self._providers, "vantages": self._vantages, "changes": self.changes, "at": self.at}
+        columns = {f"path_{name}": self._paths[name].copy() for name in _PATH.names or ()}
+        whole = {f"whole_{name}": self._whole[name].copy() for name in _WHOLE.names or ()}
+        return {"about": pack_json(about), "keys": pack_keys(self._keys), "codes": self._codes, **columns, **whole}
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> Health:
+        """The state that `to_sections` wrote; SourceError when it is not one."""
+        about = unpack_json(sections, "about")
+        health = cls()
+        try:
+            health._providers, health._vantages = tuple(about["providers"]), tuple(about["vantages"])
+            health.changes, health.at = int(about["changes"]), float(about["at"])
+            health._keys, health._codes = unpack_keys(sections["keys"]), sections["codes"].astype(np.int64)
+            health._paths = np.zeros(len(health._codes), dtype=_PATH)
+            health._whole = np.zeros((2, len(health._providers)), dtype=_WHOLE)
+            for name in _PATH.names or ():
+                health._paths[name] = sections[f"path_{name}"]
+            for name in _WHOLE.names or ():
+                health._whole[name] = sections[f"whole_{name}"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(f"stored health can't be read: {error!r}") from error
+        return health
+
+    def _admit(self, batch: Batch) -> Ints:
+        """Make room for what the batch names; the index in `_paths` of each of its samples."""
+        row_keys = pack(batch.rows)
+        keys = np.union1d(self._keys, row_keys)
+        providers = tuple(sorted({*self._providers, *batch.providers}))
+        vantages = tuple(sorted({*self._vantages, *batch.vantages}))
+        if len(providers) > WIDTH or len(vantages) > WIDTH:
+            raise ValueError(f"{len(providers)} providers and {len(vantages)} vantages, at most {WIDTH} of each")
+        self._renumber(keys, providers, vantages)
+        wanted = _path_code(
+            lookup(keys, row_keys)[batch.row],
+            (batch.family == 6).astype(np.int64),
+            _places(batch.providers, providers)[batch.provider],
+            _places(batch.vantages, vantages)[batch.vantage],
+        )
+        codes = np.union1d(self._codes, wanted)
+        if len(codes) != len(self._codes):
+            paths = np.zeros(len(codes), dtype=_PATH)
+            paths[np.searchsorted(codes, self._codes)] = self._paths
+            self._codes, self._paths, self._verdicts = codes, paths, None
+        return np.searchsorted(self._codes, wanted)
+
+    def _renumber(self, keys: Keys, providers: tuple[str, ...], vantages: tuple[str, ...]) -> None:
+        if len(keys) == len(self._keys) and providers == self._providers and vantages == self._vantages:
+            return
+        row, family, provider, vantage = _path_parts(self._codes)
+        here = _places(self._providers, providers)
+        if len(self._codes):
+            row, provider = lookup(keys, self._keys)[row], here[provider]
+            self._codes = _path_code(row, family, provider, _places(self._vantages, vantages)[vantage])
+        whole = np.zeros((2, len(providers)), dtype=_WHOLE)
+        whole[:, here] = self._whole
+        self._keys, self._providers, self._vantages, self._whole, self._verdicts = keys, providers, vantages, whole, None
+
+    def _step(self, path: Ints, at: Floats, lost: Bools) -> NDArray[np.void]:
+        """One sample for each of these distinct paths. Returns runs of losses that a reply ended: path, run, began, lost."""
+        state = self._paths[path]
+        known = state["down"] | (at - state["replied"] <= RECENT)
+        loss, reply = lost & known, ~lost
+        counted = loss & ~state["down"]
+        state["began"] = np.where(counted & (state["run"] == 0), at, state["began"])
+        over = reply & (state["run"] > 0) & ~state["down"]
+        ended = np.zeros(int(over.sum()), dtype=_RUN)
+        ended["path"] = path[over]
+        for name in ("run", "began", "lost"):
+            ended[name] = state[name][over]
+        state["run"] = np.where(reply, 0, state["run"] + counted)
+        step = np.where(counted, LOSS_STEP, np.where(reply, REPLY_STEP, 0.0))
+        state["cusum"] = np.clip(state["cusum"] + step, 0.0, 2 * PATH_LIMIT)
+        state["lost"] = np.where(lost, at, state["lost"])
+        state["replied"] = np.where(reply, at, state["replied"])
+        state["good"] = np.where(loss, 0, state["good"] + (reply & state["down"]))
+        self._paths[path] = self._returned(state, at)
+        return ended
+
+    def _returned(self, state: NDArray[np.void], at: Floats) -> NDArray[np.void]:
+        held = HOLD * 2.0 ** np.minimum(state["flaps"], 5)
+        back = state["down"] & (state["good"] >= BACK_AFTER) & (at - state["since"] >= held)
+        state["down"] &= ~back
+        state["cusum"] = np.where(back, 0.0, state["cusum"])
+        state["since"] = np.where(back, at, state["since"])
+        self.changes += bool(back.any())
+        return state
+
+    def _settle_paths(self) -> None:
+        """Paths over the limit are down where a sibling replied since their first loss."""
+        paths = self._paths
+        accused = np.flatnonzero(~paths["down"] & (paths["run"] > 0) & (paths["cusum"] >= PATH_LIMIT))
+        if not len(accused):
+            return
+        owner, sibling = self._siblings(accused)
+        alive = paths["replied"][sibling] > paths["began"][accused][owner]
+        guilty = accused[np.bincount(owner[alive], minlength=len(accused)) > 0]
+        again = (paths["since"][guilty] > 0) & (paths["lost"][guilty] - paths["since"][guilty] < FLAP_WINDOW)
+        paths["flaps"][guilty] = np.where(again, paths["flaps"][guilty] + 1, 0)
+        paths["down"][guilty], paths["since"][guilty] = True, paths["lost"][guilty]
+        paths["run"][guilty] = paths["good"][guilty] = 0
+        self.changes += bool(len(guilty))
+
+    def _settle_providers(self, path: Ints, batch: Batch) -> None:
+        """First losses against replies, provider by provider; then who is down, who is back."""
+        began = self._paths["began"][path]
+        first = batch.lost & (batch.at == began) & ~self._paths["down"][path]
+        whole = self._whole_of(self._codes[path])
+        news = np.flatnonzero(first | ~batch.lost)
+        news = news[np.lexsort((~batch.lost[news], batch.at[news]))]
+        for which in np.unique(whole[news]):
+            mine = news[whole[news] == which]
+            self._accumulate(int(which), batch.at[mine], batch.lost[mine])
+            self._judge(int(which))
+
+    def _accumulate(self, which: int, at: Floats, lost: Bools) -> None:
+        state = self._whole.reshape(-1)[which : which + 1]
+        walk = np.concatenate(([state["cusum"][0]], np.where(lost, FIRST_LOSS_STEP, ANY_REPLY_STEP))).cumsum()
+        reflected = walk - np.minimum(np.minimum.accumulate(walk), 0.0)
+        idle = np.flatnonzero(reflected[:-1] <= 0.0)
+        if len(idle):
+            state["began"] = at[idle[-1]]
+        state["cusum"] = min(float(reflected[-1]), 2 * PROVIDER_LIMIT)
+
+    def _judge(self, which: int) -> None:
+        state = self._whole.reshape(-1)[which : which + 1]
+        mine = np.flatnonzero(self._whole_of(self._codes) == which)
+        if state["down"][0]:
+            self._judge_return(state, mine)
+            return
+        paths = self._paths
+        others = (self._whole_of(self._codes) // WIDTH == which // WIDTH) & (self._whole_of(self._codes) != which)
+        alive = self._rows_in(others & (paths["replied"] > state["began"][0]))
+        fresh = mine[paths["replied"][mine] > self.at - RECENT]
+        known, up = self._rows_in(fresh), self._rows_in(fresh[~paths["down"][fresh]])
+        silent = known >= 2 and up == 0
+        if silent or (state["cusum"][0] >= PROVIDER_LIMIT and alive >= 3):
+            again = state["since"][0] > 0 and self.at - state["since"][0] < FLAP_WINDOW
+            state["flaps"], state["down"], state["since"] = state["flaps"] + 1 if again else 0, True, self.at
+            self.changes += 1
+
+    def _judge_return(self, state: NDArray[np.void], mine: Ints) -> None:
+        since = float(state["since"][0])
+        rows = self._rows_in(mine)
+        replying = self._rows_in(mine[self._paths["replied"][mine] > since])
+        if replying >= min(3, rows) and self.at - since >= HOLD / 2 * 2.0 ** min(int(state["flaps"][0]), 5):
+            state["down"], state["cusum"], state["since"] = False, 0.0, self.at
+            self.changes += 1
+
+    def _rows_in(self, which: Ints | Bools) -> int:
+        return len(np.unique(self._codes[which] // WIDTH**2))
+
+    def _whole_of(self, codes: Ints) -> Ints:
+        """Index into the flattened `_whole` of each path."""
+        _, family, provider, _ = _path_parts(codes)
+        return family * len(self._providers) + provider
+
+    def _siblings(self, paths: Ints) -> tuple[Ints, Ints]:
+        """(i, sibling): paths of the same network, family and vantage as paths[i], through other providers."""
+        group = self._codes[paths] // WIDTH**2
+        first = np.searchsorted(self._codes, group * WIDTH**2)
+        last = np.searchsorted(self._codes, (group + 1) * WIDTH**2)
+        owner, sibling = expand(first, last - first)
+        mine, theirs = self._codes[paths][owner], self._codes[sibling]
+        related = (mine % WIDTH == theirs % WIDTH) & (mine != theirs)
+        return owner[related], sibling[related]
+
+    def _released(self, ended: list[NDArray[np.void]]) -> Iterator[Batch]:
+        """Losses of runs that a reply ended, where a sibling was heard and lost nothing about then."""
+        runs = np.concatenate(ended)
+        if not len(runs):
+            return
+        owner, sibling = self._siblings(runs["path"])
+        began = runs["began"][owner]
+        clean = (self._paths["replied"][sibling] > began - CLEAN) & (self._paths["lost"][sibling] < began - CLEAN)
+        kept = runs[np.bincount(owner[clean], minlength=len(runs)) > 0]
+        repeated = np.repeat(np.arange(len(kept)), kept["run"])
+        row, family, provider, vantage = _path_parts(self._codes[kept["path"][repeated]])
+        at = kept["lost"][repeated]
+        family = np.where(family == 1, 6, 4)
+        rtt = np.full(len(at), np.nan)
+        yield Batch(unpack(self._keys), self._providers, self._vantages, row, provider, vantage, family, rtt, at)
+
+    def _controls(self, chosen: Ints) -> Ints:
+        """One sibling for each doubted path, the last that was heard: is the target alive at all?"""
+        doubted = chosen[~self._paths["down"][chosen]]
+        owner, sibling = self._siblings(doubted)
+        order = np.lexsort((-self._paths["replied"][sibling], owner))
+        owner, sibling = owner[order], sibling[order]
+        return sibling[np.flatnonzero(np.diff(owner, prepend=-1))]
+
+    def _spot_checks(self, now: float) -> Ints:
+        """Paths of doubted providers that were well when last heard, spread over the networks."""
+        whole, picks = self._whole.reshape(-1), [np.zeros(0, dtype=np.int64)]
+        due = ~whole["down"] & (whole["cusum"] >= PROVIDER_LIMIT / 3) & (whole["asked"] < whole["began"])
+        for which in np.flatnonzero(due):
+            well = np.flatnonzero((self._whole_of(self._codes) == which) & (self._paths["run"] == 0) & ~self._paths["down"])
+            whole["asked"][which] = now
+            picks.append(well[np.linspace(0, len(well) - 1, min(SPOT_CHECKS, len(well))).astype(np.int64)])
+        return np.concatenate(picks)
+
+    def _want(self, paths: Ints, probes: int) -> list[Want]:
+        row, family, provider, vantage = _path_parts(self._codes[paths])
+        keys = [key_of(key) for key in unpack(self._keys[row])]
+        return [
+            Want(self._vantages[v], key, self._providers[p], 6 if f else 4, probes)
+            for key, f, p, v in zip(keys, family, provider, vantage, strict=True)
+        ]
+
+    def _verdict_table(self) -> tuple[int, Keys, Bools]:
+        """(changes, keys, bool[key, family, provider]) of networks and all levels above them."""
+        if self._verdicts is None or self._verdicts[0] != self.changes:
+            self._verdicts = (self.changes, *self._judge_levels())
+        return self._verdicts
+
+    def _judge_levels(self) -> tuple[Keys, Bools]:
+        known, down = self._arms()
+        keys = [pack(level) for level in lineage(unpack(self._keys))]
+        every = np.unique(np.concatenate([self._keys, *keys]))
+        heard, silent = np.zeros((2, len(every), *known.shape[1:]))
+        done: list[Ints] = []
+        for level in keys:
+            place = lookup(every, level)
+            fresh = ~np.any([place == before for before in done], axis=0) if done else np.ones(len(place), dtype=np.bool_)
+            np.add.at(heard, place[fresh], known[fresh])
+            np.add.at(silent, place[fresh], down[fresh])
+            done.append(place)
+        verdict = (silent > 0) & (silent >= LEVEL_SHARE * heard)
+        return every, np.where(heard > 0, verdict, verdict[:, ::-1])
+
+    def _arms(self) -> tuple[Bools, Bools]:
+        """bool[row, family, provider]: was ever heard; is down, as every vantage that was lately heard says."""
+        shape = (len(self._keys), 2, len(self._providers))
+        heard, up, down = (np.zeros(shape, dtype=np.bool_) for _ in range(3))
+        row, family, provider, _ = _path_parts(self._codes)
+        where = (row, family, provider)
+        np.logical_or.at(heard, where, self._paths["replied"] > 0)
+        np.logical_or.at(up, where, ~self._paths["down"] & (self._paths["replied"] > self.at - RECENT))
+        np.logical_or.at(down, where, self._paths["down"])
+        return heard, down & ~up
+
+
+def _waves(sorted_paths: Ints, order: Ints) -> Iterator[Ints]:
+    """Sample indices in waves: the first sample of every path, then the second of each, and so on."""
+    first = np.flatnonzero(np.diff(sorted_paths, prepend=-1))
+    counts = np.diff(first, append=len(sorted_paths))
+    rank = np.arange(len(sorted_paths)) - np.repeat(first, counts)
+    for wave in range(int(counts.max(initial=0))):
+        yield order[rank == wave]
+
+
+def _path_code(row: Ints, family: Ints, provider: Ints, vantage: Ints) -> Ints:
+    return ((row * 2 + family) * WIDTH + provider) * WIDTH + vantage
+
+
+def _path_parts(codes: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+    arm, vantage = np.divmod(codes, WIDTH)
+    group, provider = np.divmod(arm, WIDTH)
+    row, family = np.divmod(group, 2)
+    return row, family, provider, vantage
+
+
+def _places(names: Sequence[str], among: Sequence[str]) -> Ints:
+    return np.array([among.index(name) for name in names], dtype=np.int64)
+
+
+def _f(family: Family) -> int:
+    return 0 if family == 4 else 1

@@ -1,0 +1,186 @@
+"""When a wan row changes its provider: hold, dwell, margin, failure and guard (DESIGN section 9, items 6 and 10).
+
+Each row has a *home*, the provider that it has settled on, and *serving*, which differs from home only while home is down.
+So a failure acts at once and its end too, whatever hysteresis says, and nothing has to be learnt again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedns.model import Reason, Wan
+from edgedns.steer.rows import Bools, Floats, Ints
+
+Hold = NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How quick decisions are. Times in seconds; `now`, `ttl` and `fresh` (a new round's table) are of one call.
+
+    churn: the share of weight that may move in one round for a better measurement; 1 is no limit.
+    """
+
+    gain: float = 0.05
+    rounds: int = 2
+    few: float = 5.0
+    dwell_ttls: float = 2.0
+    churn: float = 1.0
+    watch: float = 300.0
+    worse: float = 1.05
+    guard_for: float = 600.0
+    now: float = 0.0
+    ttl: float = 0.0
+    fresh: bool = True
+
+    def at(self, now: float, ttl: float, fresh: bool) -> Pace:
+        return replace(self, now=now, ttl=ttl, fresh=fresh)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for each arm in each row: [row, arm].
+
+    candidate: may serve. value: belief, cautious: the same less doubt. rtt: median in ms, NaN unknown. samples: decayed.
+    known[row]: something was measured for the row or above it. weight[row]: its share of traffic in any unit.
+    """
+
+    candidate: Bools
+    value: Floats
+    cautious: Floats
+    rtt: Floats
+    samples: Floats
+    known: Bools
+    weight: Floats
+
+
+def step(action: Wan, evidence: Evidence, held: Hold, pace: Pace) -> tuple[Hold, Ints]:
+    """The next switching state of each row, and its Reason."""
+    hold = held.copy()
+    every = np.arange(len(hold))
+    well = evidence.candidate[every, hold["home"]]
+    current = _current(evidence, hold, well, every)
+    if pace.fresh:
+        sent_back = _guard(action, evidence, hold, current, well, pace)
+        current = np.where(sent_back, hold["home"], current)
+    guarded = well & (pace.now < hold["guard_until"])
+    best = _best(evidence.cautious, evidence.candidate)
+    wanted = ~guarded & _better(action, evidence, current, best, pace)
+    ready = _ready(evidence, hold, wanted, current, best, pace)
+    _note(hold, wanted, best, pace)
+    _watch(hold, ready & well, current, evidence, pace)
+    serving = np.where(ready, best, current)
+    hold["home"] = np.where(ready & well, best, hold["home"])
+    hold["moved"] = np.where(ready, pace.now, hold["moved"])
+    hold["pending"] = np.where(ready, -1, hold["pending"])
+    hold["serving"] = serving
+    hold["second"] = _second(evidence, hold["second"], serving, pace)
+    return hold, _reasons(evidence, wanted & ~ready, guarded, well)
+
+
+def _current(evidence: Evidence, hold: Hold, well: Bools, every: Ints) -> Ints:
+    """Home while it is well; else whoever stood in, the second, or the best."""
+    best = _best(evidence.cautious, evidence.candidate)
+    second = hold["second"]
+    second = np.where((second >= 0) & evidence.candidate[every, second], second, best)
+    stands_in = np.where(evidence.candidate[every, hold["serving"]], hold["serving"], second)
+    return np.asarray(np.where(well, hold["home"], stands_in), dtype=np.int64)
+
+
+def _best(score: Floats, candidate: Bools) -> Ints:
+    """The highest score; of equals the first in nominal order, on every node."""
+    return np.asarray(np.where(candidate, np.round(score, 6), -np.inf).argmax(axis=1), dtype=np.int64)
+
+
+def _better(action: Wan, evidence: Evidence, current: Ints, best: Ints, pace: Pace) -> Bools:
+    every = np.arange(len(current))
+    gain = evidence.cautious[every, best] - evidence.value[every, current]
+    return np.asarray((best != current) & (gain > pace.gain) & _saves(action, evidence.rtt, current, best), dtype=np.bool_)
+
+
+def _saves(action: Wan, rtt: Floats, current: Ints, best: Ints) -> Bools:
+    """Enough milliseconds and enough per cent, as the rule asks; an unknown RTT argues for nobody."""
+    every = np.arange(len(current))
+    now, then = rtt[every, current], rtt[every, best]
+    least = np.maximum(action.margin_ms, now * action.margin_percent / 100.0)
+    return np.asarray(np.isnan(now) | np.isnan(then) | (now - then >= least), dtype=np.bool_)
+
+
+def _ready(evidence: Evidence, hold: Hold, wanted: Bools, current: Ints, best: Ints, pace: Pace) -> Bools:
+    """Wanted for long enough, or at once where little is known; settled for two TTLs; within the churn budget."""
+    if not pace.fresh:
+        return np.zeros(len(hold), dtype=np.bool_)
+    every = np.arange(len(hold))
+    waited = np.where(hold["pending"] == best, hold["waited"] + 1, 1)
+    confirmed = (waited >= pace.rounds) | (evidence.samples[every, current] < pace.few)
+    settled = pace.now - hold["moved"] >= pace.dwell_ttls * pace.ttl
+    ready = wanted & confirmed & settled
+    gain = evidence.cautious[every, best] - evidence.value[every, current]
+    return _within_budget(ready, gain * evidence.weight, evidence.weight, pace.churn)
+
+
+def _within_budget(ready: Bools, worth: Floats, weight: Floats, churn: float) -> Bools:
+    """The moves worth most, up to that share of all weight; always at least one."""
+    if churn >= 1.0 or not ready.any():
+        return ready
+    rows = np.flatnonzero(ready)
+    rows = rows[np.argsort(-np.round(worth[rows], 9), kind="stable")]
+    spent = np.cumsum(weight[rows])
+    kept = np.zeros(len(ready), dtype=np.bool_)
+    kept[rows[: max(1, int(np.searchsorted(spent, churn * weight.sum(), side="right")))]] = True
+    return kept
+
+
+def _note(hold: Hold, wanted: Bools, best: Ints, pace: Pace) -> None:
+    """Remember who waits, and for how many rounds."""
+    if not pace.fresh:
+        return
+    again = wanted & (hold["pending"] == best)
+    hold["waited"] = np.where(wanted, np.where(again, np.minimum(hold["waited"] + 1, 200), 1), 0)
+    hold["pending"] = np.where(wanted, best, -1)
+
+
+def _watch(hold: Hold, moving: Bools, left: Ints, evidence: Evidence, pace: Pace) -> None:
+    """From a move on, remember what the row had before."""
+    rtt = evidence.rtt[np.arange(len(hold)), left]
+    hold["left"] = np.where(moving, left, hold["left"])
+    hold["guard_rtt"] = np.where(moving, rtt, hold["guard_rtt"])
+    hold["worse"] = np.where(moving, 0, hold["worse"])
+
+
+def _guard(action: Wan, evidence: Evidence, hold: Hold, current: Ints, well: Bools, pace: Pace) -> Bools:
+    """Rows whose RTT got worse by a move, two rounds in a row, and better where they came from: back, and stay a while."""
+    every = np.arange(len(hold))
+    watched = (hold["left"] >= 0) & (pace.now - hold["moved"] <= pace.watch) & well
+    rtt, limit = evidence.rtt[every, current], hold["guard_rtt"] * pace.worse + action.margin_ms
+    regret = evidence.value[every, hold["left"]] > evidence.value[every, current]
+    worse = watched & (rtt > limit) & regret
+    hold["worse"] = np.where(worse, hold["worse"] + 1, 0)
+    back = (hold["worse"] >= 2) & evidence.candidate[every, hold["left"]]
+    hold["home"] = np.where(back, hold["left"], hold["home"])
+    hold["guard_until"] = np.where(back, pace.now + pace.guard_for, hold["guard_until"])
+    hold["moved"] = np.where(back, pace.now, hold["moved"])
+    hold["left"] = np.where(back | ~watched, -1, hold["left"])
+    return np.asarray(back, dtype=np.bool_)
+
+
+def _second(evidence: Evidence, second: NDArray[Any], serving: Ints, pace: Pace) -> Ints:
+    """Who is next in line, as sticky as who serves; -1 when there is nobody."""
+    every = np.arange(len(serving))
+    others = evidence.candidate.copy()
+    others[every, serving] = False
+    best = _best(evidence.cautious, others)
+    gain = evidence.cautious[every, best] - evidence.value[every, second]
+    stays = (second >= 0) & others[every, second] & ((gain <= pace.gain) | (not pace.fresh))
+    return np.where(others.any(axis=1), np.where(stays, second, best), -1)
+
+
+def _reasons(evidence: Evidence, held: Bools, guarded: Bools, well: Bools) -> Ints:
+    reason = np.where(evidence.known, int(Reason.MEASURED), int(Reason.NOMINAL))
+    reason = np.where(held, int(Reason.HELD), reason)
+    reason = np.where(guarded, int(Reason.GUARDED), reason)
+    return np.where(well, reason, int(Reason.FAILED_OVER))

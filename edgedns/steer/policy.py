@@ -1,0 +1,274 @@
+"""decide(): rules x table x health -> who serves whom, and why. Pure; `now` is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedns.model import Failover, Family, Pin, Provider, Reason, State, Wan, Weighted
+from edgedns.steer.decisions import HOLD, Column, ColumnDecisions, Decisions, Ranking, carried
+from edgedns.steer.health import Health
+from edgedns.steer.hold import Evidence, Hold, Pace, step
+from edgedns.steer.rows import Bools, Floats, Ints, Keys, nearest, pack, parents, unpack
+from edgedns.steer.wan import WanTable
+
+KEEP_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class World:
+    """What one call of `decide` looks at."""
+
+    providers: Mapping[str, Provider]
+    states: Mapping[str, State]
+    table: WanTable
+    health: Health
+    now: float
+    pace: Pace
+
+    def arms(self, names: Sequence[str], family: Family) -> tuple[str, ...]:
+        """Those that have an address of the family; a name that is no provider is plain anycast's or nothing."""
+        return tuple(n for n in dict.fromkeys(names) if n in self.providers and self.providers[n].addresses(family))
+
+    def declared_up(self, name: str) -> bool:
+        """Neither drained nor down by declaration, order or check."""
+        return self.states.get(name, self.providers[name].state) == "up"
+
+    def usable(self, arms: Sequence[str], family: Family) -> tuple[str, ...]:
+        """Arms that may serve. Silence (an automatic event) never takes the last one away (law 8)."""
+        up = tuple(name for name in arms if self.declared_up(name))
+        heard = tuple(name for name in up if not self.health.provider_down(name, family))
+        return heard or up
+
+
+def decide(
+    columns: Sequence[Column],
+    providers: Mapping[str, Provider],
+    states: Mapping[str, State],
+    table: WanTable,
+    health: Health,
+    decisions: Decisions | None,
+    now: float,
+    ttl: float,
+    pace: Pace | None = None,
+) -> Decisions:
+    """What to answer in each column, going on from earlier decisions.
+
+    `states` overrides a provider's declared state (drains, checks). Failures act at every call; measured moves only when
+    `table` is of a later round than the one decided on last, so that calls between rounds do no harm.
+    """
+    before = decisions.columns if decisions else {}
+    fresh = decisions is None or table.at > decisions.table_at
+    pace = (pace or Pace()).at(now, ttl, fresh)
+    world = World(providers, states, table, health, now, pace)
+    decided = {column: _decide_column(column, world, before.get(column)) for column in columns}
+    return Decisions(decided, table.at, now)
+
+
+def _decide_column(column: Column, world: World, before: ColumnDecisions | None) -> ColumnDecisions:
+    arms = world.arms(_names(column), column.family)
+    if not arms:
+        nothing = Ranking((), Reason.NOMINAL, down="nodata")
+        return ColumnDecisions(column, nothing, nothing)
+    if not any(world.declared_up(name) for name in arms) and column.all_down.policy != "fail-open":
+        return _all_down(column, world, before)
+    if isinstance(column.action, Wan):
+        return _decide_wan(column, world, arms, before)
+    return _decide_fixed(column, world, arms, before)
+
+
+def _names(column: Column) -> tuple[str, ...]:
+    action = column.action
+    if isinstance(action, Pin):
+        return (action.provider,)
+    if isinstance(action, Weighted):
+        return tuple(name for name, share in action.shares if share > 0)
+    if isinstance(action, Failover):
+        return action.order
+    return (*(name for name in action.nominal if name in action.among), *action.among)
+
+
+def _all_down(column: Column, world: World, before: ColumnDecisions | None) -> ColumnDecisions:
+    """Every arm is drained or down, and the rule asks for something else than staying open."""
+    use = world.arms((column.all_down.use,), column.family)
+    if column.all_down.policy == "use" and use:
+        ranking = Ranking(use, Reason.ALL_DOWN)
+    else:
+        ranking = Ranking((), Reason.ALL_DOWN, down="servfail" if column.all_down.policy == "servfail" else "nodata")
+    kept = before or ColumnDecisions(column, ranking, ranking)
+    everyone = np.zeros(len(kept.keys), dtype=np.int32)
+    return ColumnDecisions(
+        column, ranking, ranking, kept.keys, everyone, (ranking,), np.full(len(kept.keys), world.now), kept.arms, kept.hold
+    )
+
+
+def _decide_fixed(column: Column, world: World, arms: tuple[str, ...], before: ColumnDecisions | None) -> ColumnDecisions:
+    """Pin, weighted and failover: rows exist only where a network's health tells it from the level above."""
+    usable = world.usable(arms, column.family) or arms
+    default = _fixed(column, world, arms, usable)
+    nominal = _fixed(column, world, arms, tuple(a for a in arms if world.declared_up(a)) or arms)
+    if isinstance(column.action, Pin):
+        return ColumnDecisions(column, default, nominal)
+    rows = world.health.rows_known()
+    up = _row_candidates(world, rows_keys := pack(rows), usable, column.family)
+    masks, which = np.unique(up, axis=0, return_inverse=True) if len(rows) else (up, np.zeros(0, dtype=np.int64))
+    rankings = tuple(_fixed(column, world, arms, tuple(n for n, ok in zip(usable, mask, strict=True) if ok)) for mask in masks)
+    above = parents(rows, rows_keys)
+    default_at = rankings.index(default) if default in rankings else -1
+    which = which.reshape(-1)
+    own = np.flatnonzero(which != np.where(above >= 0, which[above], default_at))
+    keys, ranking = rows_keys[own], which[own].astype(np.int32)
+    first = np.array([arms.index(r.targets[0]) for r in rankings], dtype=np.int64)[ranking] if len(keys) else which[own]
+    return ColumnDecisions(column, default, nominal, keys, ranking, rankings, _since(before, keys, first, arms, world.now))
+
+
+def _fixed(column: Column, world: World, arms: tuple[str, ...], up: tuple[str, ...]) -> Ranking:
+    """The ranking of a pin, weighted or failover rule when these of its arms are up."""
+    action = column.action
+    opened = not any(world.declared_up(name) for name in arms)
+    if isinstance(action, Pin):
+        return Ranking(arms, Reason.PINNED)
+    if isinstance(action, Weighted):
+        shares = {name: share for name, share in action.shares if name in up}
+        whole = sum(shares.values())
+        split = tuple(share / whole for share in shares.values()) if len(shares) > 1 else ()
+        return Ranking(tuple(shares), Reason.ALL_DOWN if opened else Reason.WEIGHTED, split)
+    ordered = tuple(name for name in arms if name in up)
+    moved = Reason.ORDERED if ordered[0] == arms[0] else Reason.FAILED_OVER
+    return Ranking(ordered, Reason.ALL_DOWN if opened else moved)
+
+
+def _row_candidates(world: World, keys: Keys, usable: tuple[str, ...], family: Family) -> Bools:
+    """bool[row, arm]: up for that network; where silence would leave none, all stay."""
+    up = ~world.health.down(unpack(keys), usable, family)
+    up[~up.any(axis=1)] = True
+    return up
+
+
+def _since(before: ColumnDecisions | None, keys: Keys, first: Ints, arms: Sequence[str], now: float) -> Floats:
+    """When each row's first target, named by its place in `arms`, began to serve."""
+    if before is None or not len(before.keys):
+        return np.full(len(keys), now)
+    was = carried(before, keys)
+    place = {name: i for i, name in enumerate(arms)}
+    firsts = np.array([place.get("".join(r.targets[:1]), -1) for r in before.rankings], dtype=np.int64)
+    same = (was >= 0) & (firsts[before.ranking[was]] == first)
+    return np.where(same, before.since[was], now)
+
+
+def _decide_wan(column: Column, world: World, arms: tuple[str, ...], before: ColumnDecisions | None) -> ColumnDecisions:
+    assert isinstance(column.action, Wan)
+    opened = not any(world.declared_up(name) for name in arms)
+    usable = world.usable(arms, column.family) or arms
+    declared = tuple(name for name in arms if world.declared_up(name)) or arms
+    failed = Reason.NOMINAL if usable[0] == arms[0] else Reason.FAILED_OVER
+    default = Ranking(usable, Reason.ALL_DOWN if opened else failed)
+    nominal = Ranking(declared, Reason.ALL_DOWN if opened else Reason.NOMINAL)
+    before = before if before is not None and before.arms == arms else None
+    keys, source = _wan_keys(column, world, arms, usable, before)
+    evidence = _evidence(world, arms, usable, column.family, keys, source)
+    hold, reasons = step(column.action, evidence, _held(before, keys, arms.index(usable[0])), world.pace)
+    if opened:
+        reasons = np.full(len(keys), int(Reason.ALL_DOWN))
+    ranking, rankings = _rankings(arms, evidence.candidate, hold, reasons)
+    since = _since(before, keys, hold["serving"].astype(np.int64), arms, world.now)
+    return ColumnDecisions(column, default, nominal, keys, ranking, rankings, since, arms, hold)
+
+
+def _wan_keys(
+    column: Column, world: World, arms: tuple[str, ...], usable: tuple[str, ...], before: ColumnDecisions | None
+) -> tuple[Keys, Ints]:
+    """The rows that decide for themselves, sorted, and for each the table's row that speaks for it (-1: none).
+
+    Rows with samples enough (a little fewer will do for a row that decided before), and rows where somebody is down.
+    """
+    assert isinstance(column.action, Wan)
+    table = world.table
+    samples = _row_samples(table, arms, column.family)
+    enough = np.where(carried(before, table.keys) >= 0, KEEP_SHARE, 1.0) * column.action.min_samples
+    decides = np.flatnonzero((samples > 0) & (samples >= enough))
+    core = table.keys[decides]
+    known = world.health.rows_known()
+    failing = pack(known[world.health.down(known, usable, column.family).any(axis=1)])
+    keys = np.union1d(core, failing)
+    nearest_core = nearest(unpack(keys), core)
+    source = np.where(nearest_core >= 0, decides[nearest_core], -1) if len(core) else nearest_core
+    return keys, source
+
+
+def _row_samples(table: WanTable, arms: tuple[str, ...], family: Family) -> Floats:
+    """Samples that speak for each row: of these arms, over this family or, above networks, over the other one."""
+    place = [table.providers.index(name) for name in arms if name in table.providers]
+    both = table.samples[:, :, place].sum(axis=2, dtype=np.float64)
+    own, other = both[:, 0 if family == 4 else 1], both[:, 1 if family == 4 else 0]
+    return np.asarray(np.where((own > 0) | (table.rows["block"] >= 0), own, other), dtype=np.float64)
+
+
+def _evidence(
+    world: World, arms: tuple[str, ...], usable: tuple[str, ...], family: Family, keys: Keys, source: Ints
+) -> Evidence:
+    """What the table says of each arm in each row; an arm it doesn't know is nominal."""
+    table, at = world.table, 0 if family == 4 else 1
+    shape = (len(keys), len(arms))
+    value, doubt, samples = (np.zeros(shape) for _ in range(3))
+    rtt = np.full(shape, np.nan)
+    known = source >= 0
+    for i, name in enumerate(arms):
+        if name in table.providers and len(table.keys):
+            where = (source, at, table.providers.index(name))
+            value[:, i], doubt[:, i] = table.mean[where], table.terms.cautious * table.sd[where]
+            samples[:, i], rtt[:, i] = table.samples[where], table.rtt[where]
+    value[~known], doubt[~known], samples[~known], rtt[~known] = 0.0, 0.0, 0.0, np.nan
+    above = known & _has_children(table)[source] if len(table.keys) else known
+    value[above], doubt[above] = _upstream(rtt[above], samples[above])
+    candidate = np.zeros(shape, dtype=np.bool_)
+    candidate[:, [arms.index(name) for name in usable]] = _row_candidates(world, keys, usable, family)
+    return Evidence(candidate, value, value - doubt, rtt, samples, known, np.ones(len(keys)))
+
+
+def _has_children(table: WanTable) -> Bools:
+    above = np.zeros(len(table.keys), dtype=np.bool_)
+    above[table.parent[table.parent >= 0]] = True
+    return above
+
+
+def _upstream(rtt: Floats, samples: Floats) -> tuple[Floats, Floats]:
+    """For networks that nobody measured: the best RTT above them, never the majority of wins. In units of ln(ms)."""
+    value = np.where(np.isnan(rtt), -np.log(10_000.0), -np.log(np.where(np.isnan(rtt), 1.0, rtt)))
+    return value, 0.25 / np.sqrt(samples + 1.0)
+
+
+def _held(before: ColumnDecisions | None, keys: Keys, head: int) -> Hold:
+    """Each row's state; a new one begins with what its users were given so far."""
+    hold = np.zeros(len(keys), dtype=HOLD)
+    hold["second"] = hold["pending"] = hold["left"] = -1
+    hold["home"] = hold["serving"] = head
+    if before is None or not len(before.keys):
+        return hold
+    above = nearest(unpack(keys), before.keys)
+    inherits = above >= 0
+    for name in ("home", "serving", "second"):
+        hold[name][inherits] = before.hold[name][above[inherits]]
+    was = carried(before, keys)
+    hold[was >= 0] = before.hold[was[was >= 0]]
+    return hold
+
+
+def _rankings(
+    arms: tuple[str, ...], candidate: Bools, hold: Hold, reasons: Ints
+) -> tuple[NDArray[np.int32], tuple[Ranking, ...]]:
+    """Rankings shared by many rows: who serves, who is next, then nominal order. So there are few of them."""
+    masks, mask = np.unique(candidate, axis=0, return_inverse=True)
+    terms = np.stack([mask.reshape(-1), hold["serving"], hold["second"], reasons], axis=1).astype(np.int64)
+    codes, ranking = np.unique(terms, axis=0, return_inverse=True)
+    rankings = tuple(_ranking(arms, masks[m], serving, second, Reason(reason)) for m, serving, second, reason in codes.tolist())
+    return ranking.reshape(-1).astype(np.int32), rankings
+
+
+def _ranking(arms: tuple[str, ...], up: Bools, serving: int, second: int, reason: Reason) -> Ranking:
+    head = [serving] + ([second] if second >= 0 else [])
+    rest = [i for i in range(len(arms)) if up[i] and i not in head]
+    return Ranking(tuple(arms[i] for i in (*head, *rest)), reason)

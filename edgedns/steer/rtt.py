@@ -1,0 +1,328 @@
+"""RTT histograms: additive, decayed on reading, without a clock of their own (DESIGN section 9, items 3 and 4).
+
+An arm is one (row, family, provider). Its histogram has 128 log-spaced buckets from 0.2 ms to 10 s and one more for
+losses, which sorts behind them all. Cells are kept sparse, sorted by arm and bucket, so that memory follows what was
+measured.
+
+Decay is forward decay (Cormode et al., ICDE 2009): a sample weighs 2 ** (round / half_life) when it is added and nothing
+is touched later; reading divides by today's weight. Weights are 10-bit integers times a power of two, so sums are exact,
+hence the same in whatever order and from however many collectors they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgedns.errors import SourceError
+from edgedns.model import RttSample
+from edgedns.steer.batch import MAX_MS, MIN_MS, Batch, batch_of
+from edgedns.steer.rows import (
+    KEY,
+    Bools,
+    Floats,
+    Ints,
+    Keys,
+    Sections,
+    above_networks,
+    lineage,
+    lookup,
+    pack,
+    pack_json,
+    pack_keys,
+    unpack_json,
+    unpack_keys,
+)
+
+BUCKETS = 128
+LOST = BUCKETS
+PROVIDERS = 256
+CELLS = 256
+EDGES = MIN_MS * (MAX_MS / MIN_MS) ** (np.arange(BUCKETS + 1) / BUCKETS)
+KEPT_ROUNDS = 12.0
+_MANTISSA = 1024
+_REBASE = 64
+
+
+def bucket_of(rtt_ms: Floats) -> Ints:
+    """The bucket of each RTT, LOST for NaN."""
+    with np.errstate(invalid="ignore"):
+        place = np.floor(BUCKETS * np.log(rtt_ms / MIN_MS) / np.log(MAX_MS / MIN_MS))
+    return np.where(np.isnan(rtt_ms), LOST, np.clip(place, 0, BUCKETS - 1)).astype(np.int64)
+
+
+def rtt_at(position: Floats) -> Floats:
+    """The RTT in ms at a place on the bucket scale: 0 is 0.2 ms, 128 and beyond are 10 s."""
+    return MIN_MS * (MAX_MS / MIN_MS) ** (np.minimum(position, BUCKETS) / BUCKETS)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What was measured up to one round, decayed to it: weights[c] samples in the cell codes[c], sorted.
+
+    code = ((row * 2 + (0 for v4, 1 for v6)) * 256 + provider) * 256 + bucket; arms and seen give the last sample's time.
+    """
+
+    keys: Keys
+    providers: tuple[str, ...]
+    codes: Ints
+    weights: Floats
+    arms: Ints
+    seen: Floats
+    at: float
+
+
+class RttStore:
+    """The control process's accumulator; rounds are aligned to Unix time.
+
+    Samples count when their round closes; until then they are kept as they came. Those of a round closed already are
+    still counted, with the weight of their own round; those older than twelve half-lives are not.
+    """
+
+    def __init__(self, round_seconds: float = 10.0, half_life: float = 5.0) -> None:
+        self.round_seconds = round_seconds
+        self.half_life = half_life
+        self.round = -1
+        self._base = 0
+        self._pending: list[Batch] = []
+        self._keys = np.zeros(0, dtype=KEY)
+        self._providers: tuple[str, ...] = ()
+        self._codes = np.zeros(0, dtype=np.int64)
+        self._weights = np.zeros(0)
+        self._arms = np.zeros(0, dtype=np.int64)
+        self._seen = np.zeros(0)
+
+    def observe(self, samples: Iterable[RttSample]) -> None:
+        """Take samples, in any order."""
+        self.observe_columns(batch_of(samples))
+
+    def observe_columns(self, batch: Batch) -> None:
+        """Take samples in columns; a Batch is not copied."""
+        if len(batch):
+            self._pending.append(batch)
+
+    def close_round(self, now: float) -> None:
+        """Count what belongs to rounds that ended by `now`; samples of later rounds wait for theirs."""
+        closing = int(np.floor(now / self.round_seconds)) - 1
+        self.round = max(self.round, closing)
+        self._rebase()
+        pending, self._pending = self._pending, []
+        for batch in pending:
+            rounds = np.floor(batch.at / self.round_seconds)
+            later = rounds > self.round
+            if later.any():
+                self.observe_columns(batch.take(later & (rounds <= self.round + 2)))
+            counted = batch.take(~later & (rounds > self.round - KEPT_ROUNDS * self.half_life))
+            home = _at_home(counted)
+            self._count(counted.take(home))
+            self._count(replace(counted.take(~home), rows=above_networks(batch.rows)))
+        self._forget()
+
+    def cells(self) -> Cells:
+        """The histograms as of the last closed round; a sample of that round weighs 1."""
+        at = (self.round + 1) * self.round_seconds
+        scale = 1.0 / float(self._weight(np.array([self.round]))[0])
+        return Cells(self._keys, self._providers, self._codes, self._weights * scale, self._arms, self._seen, at)
+
+    def merge(self, other: RttStore) -> None:
+        """Add what another collector with the same round and half-life counted: as if one had seen both."""
+        if (self.round_seconds, self.half_life) != (other.round_seconds, other.half_life):
+            raise ValueError("stores of different round or half-life can't be merged")
+        self.round = max(self.round, other.round)
+        self._rebase()
+        self._admit(other._keys, other._providers)
+        code = self._translate(other, other._codes, CELLS)
+        weight = other._weights * 2.0 ** (other._base - self._base)
+        self._codes, self._weights = _added(self._codes, self._weights, code, weight)
+        self._arms, self._seen = _latest(self._arms, self._seen, self._translate(other, other._arms, 1), other._seen)
+        self._pending.extend(other._pending)
+        self._forget()
+
+    def to_sections(self) -> Sections:
+        """All that was counted, as flat arrays; samples of the round still open are not in it."""
+        scalars = {
+            "round_seconds": self.round_seconds, "half_life": self.half_life, "round": self.round, "base": self._base,
+            "providers": list(self._providers),
+        }  # fmt: skip
+        return {
+            "about": pack_json(scalars), "keys": pack_keys(self._keys), "codes": self._codes, "weights": self._weights,
+            "arms": self._arms, "seen": self._seen,
+        }  # fmt: skip
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> RttStore:
+        """The store that `to_sections` wrote; SourceError when it is not one."""
+        about = unpack_json(sections, "about")
+        try:
+            store = cls(float(about["round_seconds"]), float(about["half_life"]))
+            store.round, store._base = int(about["round"]), int(about["base"])
+            store._providers = tuple(about["providers"])
+            store._keys = unpack_keys(sections["keys"])
+            store._codes, store._arms = sections["codes"].astype(np.int64), sections["arms"].astype(np.int64)
+            store._weights, store._seen = sections["weights"].astype(np.float64), sections["seen"].astype(np.float64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(f"stored histograms can't be read: {error!r}") from error
+        store._refuse_broken()
+        return store
+
+    def _refuse_broken(self) -> None:
+        arms = len(self._keys) * 2 * PROVIDERS
+        sorted_codes = bool((np.diff(self._codes) > 0).all() and (np.diff(self._arms) > 0).all())
+        sorted_keys = bool((self._keys[1:] > self._keys[:-1]).all())
+        in_range = not len(self._codes) or (self._codes[0] >= 0 and self._codes[-1] < arms * CELLS)
+        arms_known = not len(self._arms) or (self._arms[0] >= 0 and self._arms[-1] < arms)
+        lengths = len(self._codes) == len(self._weights) and len(self._arms) == len(self._seen)
+        if not (sorted_codes and sorted_keys and in_range and arms_known and lengths):
+            raise SourceError("stored histograms are damaged: cells out of order or out of range")
+
+    def _weight(self, rounds: Ints | Floats) -> Floats:
+        """The weight of a sample of each round: a 10-bit integer times a power of two, relative to the base."""
+        exponent = np.asarray(rounds, dtype=np.float64) / self.half_life
+        whole = np.floor(exponent)
+        return np.rint(_MANTISSA * 2.0 ** (exponent - whole)) * 2.0 ** (whole - self._base)
+
+    def _rebase(self) -> None:
+        """Keep weights near 1: an exact scaling by a power of two."""
+        today = int(np.floor(self.round / self.half_life))
+        if abs(today - self._base) >= _REBASE:
+            self._weights = self._weights * 2.0 ** (self._base - today)
+            self._base = today
+
+    def _count(self, batch: Batch) -> None:
+        if not len(batch):
+            return
+        levels = lineage(batch.rows)
+        level_keys = np.stack([pack(level) for level in levels], axis=1)
+        self._admit(np.unique(level_keys), batch.providers)
+        place = np.stack([lookup(self._keys, level_keys[:, i]) for i in range(len(levels))], axis=1)
+        provider = self._provider_index(batch.providers)[batch.provider]
+        tail = (batch.family == 6) * PROVIDERS + provider
+        weight = self._weight(np.floor(batch.at / self.round_seconds))
+        own, own_weight = _summed(((batch.row * 2 * PROVIDERS) + tail) * CELLS + bucket_of(batch.rtt), weight)
+        arm, arm_seen = _maxed(batch.row * 2 * PROVIDERS + tail, batch.at)
+        for level in range(len(levels)):
+            fresh = np.where(_repeats(place, level), -1, place[:, level])
+            self._add(fresh, own, own_weight, arm, arm_seen)
+
+    def _add(self, place: Ints, own: Ints, own_weight: Floats, arm: Ints, arm_seen: Floats) -> None:
+        """Add cells whose codes count rows in the batch, row r being place[r] here (-1: not at this level)."""
+        code, weight = _moved(own, own_weight, place, CELLS)
+        self._codes, self._weights = _added(self._codes, self._weights, *_summed(code, weight))
+        code, seen = _moved(arm, arm_seen, place, 1)
+        self._arms, self._seen = _latest(self._arms, self._seen, *_maxed(code, seen))
+
+    def _admit(self, keys: Keys, providers: tuple[str, ...]) -> None:
+        """Make room for rows and providers, keeping both sorted; sorted codes stay sorted."""
+        if (lookup(self._keys, keys) < 0).any():
+            merged = np.union1d(self._keys, keys)
+            self._renumber(lookup(merged, self._keys), None)
+            self._keys = merged
+        if not set(providers) <= set(self._providers):
+            names = tuple(sorted({*self._providers, *providers}))
+            if len(names) > PROVIDERS:
+                raise ValueError(f"{len(names)} providers, at most {PROVIDERS}")
+            moved = np.array([names.index(name) for name in self._providers], dtype=np.int64)
+            self._renumber(None, moved)
+            self._providers = names
+
+    def _renumber(self, rows: Ints | None, providers: Ints | None) -> None:
+        self._codes = _recode(self._codes, rows, providers, CELLS)
+        self._arms = _recode(self._arms, rows, providers, 1)
+
+    def _provider_index(self, providers: tuple[str, ...]) -> Ints:
+        return np.array([self._providers.index(name) for name in providers], dtype=np.int64)
+
+    def _translate(self, other: RttStore, codes: Ints, cells: int) -> Ints:
+        rows, providers = lookup(self._keys, other._keys), self._provider_index(other._providers)
+        return _recode(codes, rows, providers, cells)
+
+    def _forget(self) -> None:
+        """Drop arms that were not seen for twelve half-lives, and rows left without any."""
+        oldest = (self.round + 1 - KEPT_ROUNDS * self.half_life) * self.round_seconds
+        gone = self._seen < oldest
+        if not gone.any():
+            return
+        dead = self._arms[gone]
+        self._arms, self._seen = self._arms[~gone], self._seen[~gone]
+        keep = ~_member(self._codes // CELLS, dead)
+        self._codes, self._weights = self._codes[keep], self._weights[keep]
+        used = np.zeros(len(self._keys), dtype=bool)
+        used[self._arms // (2 * PROVIDERS)] = True
+        self._renumber(np.cumsum(used) - 1, None)
+        self._keys = self._keys[used]
+
+
+def _recode(codes: Ints, rows: Ints | None, providers: Ints | None, cells: int) -> Ints:
+    arm, bucket = np.divmod(codes, cells)
+    family_row, provider = np.divmod(arm, PROVIDERS)
+    row, family = np.divmod(family_row, 2)
+    row = row if rows is None else rows[row]
+    provider = provider if providers is None or not len(provider) else providers[provider]
+    return np.asarray(((row * 2 + family) * PROVIDERS + provider) * cells + bucket, dtype=np.int64)
+
+
+def _moved(codes: Ints, values: Floats, place: Ints, cells: int) -> tuple[Ints, Floats]:
+    row, rest = np.divmod(codes, 2 * PROVIDERS * cells)
+    target = place[row]
+    keep = target >= 0
+    return target[keep] * (2 * PROVIDERS * cells) + rest[keep], values[keep]
+
+
+def _at_home(batch: Batch) -> Bools:
+    """False where a network was measured over the other family: that counts from (ASN, country) upwards."""
+    space = batch.rows["family"][batch.row]
+    return np.asarray((space == 0) | (space == batch.family), dtype=np.bool_)
+
+
+def _repeats(place: Ints, level: int) -> Bools:
+    return np.asarray((place[:, :level] == place[:, level : level + 1]).any(axis=1), dtype=np.bool_)
+
+
+def _summed(codes: Ints, values: Floats) -> tuple[Ints, Floats]:
+    """Sorted distinct codes and the sum of the values of each."""
+    order = np.argsort(codes, kind="stable")
+    codes, values = codes[order], values[order]
+    first = np.flatnonzero(np.diff(codes, prepend=-1))
+    return codes[first], np.add.reduceat(values, first) if len(first) else values[:0]
+
+
+def _maxed(codes: Ints, values: Floats) -> tuple[Ints, Floats]:
+    order = np.argsort(codes, kind="stable")
+    codes, values = codes[order], values[order]
+    first = np.flatnonzero(np.diff(codes, prepend=-1))
+    return codes[first], np.maximum.reduceat(values, first) if len(first) else values[:0]
+
+
+def _added(codes: Ints, values: Floats, more: Ints, extra: Floats) -> tuple[Ints, Floats]:
+    """Sum of two sorted sparse vectors."""
+    codes, values, at = _joined(codes, values, more)
+    values[at] += extra
+    return codes, values
+
+
+def _latest(codes: Ints, values: Floats, more: Ints, extra: Floats) -> tuple[Ints, Floats]:
+    codes, values, at = _joined(codes, values, more)
+    values[at] = np.maximum(values[at], extra)
+    return codes, values
+
+
+def _joined(codes: Ints, values: Floats, more: Ints) -> tuple[Ints, Floats, Ints]:
+    """Both sets of codes, sorted, zeros where `more` is new, and where each of `more` now is."""
+    at = np.searchsorted(codes, more)
+    new = np.ones(len(more), dtype=bool)
+    inside = at < len(codes)
+    new[inside] = codes[at[inside]] != more[inside]
+    if new.any():
+        codes = np.insert(codes, at[new], more[new])
+        values = np.insert(values, at[new], 0.0)
+        at = at + np.cumsum(new) - new
+    else:
+        values = values.copy()
+    return codes, values, at.astype(np.int64)
+
+
+def _member(values: Ints, sorted_set: Ints) -> Bools:
+    at = np.minimum(np.searchsorted(sorted_set, values), len(sorted_set) - 1)
+    return np.asarray(sorted_set[at] == values, dtype=np.bool_)
