@@ -15,7 +15,7 @@ import mmap
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from operator import add
 from pathlib import Path
@@ -45,7 +45,8 @@ FIXED: Final = 64
 
 # What the cells of one registered block mean, in order; an engine's index into a block is an index into these.
 REQUEST_TYPES: Final = (
-    "A", "AAAA", "ANY", "CAA", "CNAME", "DNSKEY", "DS", "HTTPS", "MX", "NAPTR", "NS", "PTR", "SOA", "SRV", "SVCB", "TXT", "other",
+    "A", "AAAA", "ANY", "CAA", "CNAME", "DNSKEY", "DS", "HTTPS", "MX", "NAPTR", "NS", "PTR", "SOA", "SRV", "SVCB", "TXT",
+    "other",
 )  # fmt: skip
 RCODES: Final = (
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH",
@@ -202,7 +203,8 @@ def read_totals(run: Path, count: int = FIXED) -> array[int]:
     totals = array("Q", bytes(count * 8))
     for slot in slots(run):
         try:
-            content = counters_path(run, slot).read_bytes()[: (HEADER + count) * 8]
+            with counters_path(run, slot).open("rb") as file:
+                content = file.read((HEADER + count) * 8)
         except FileNotFoundError:
             continue
         if len(content) == (HEADER + count) * 8 and int.from_bytes(content[:8], "little") == MAGIC:
@@ -329,3 +331,18 @@ def _fixed_families(totals: array[int]) -> Iterator[Family]:
 def _worker_families(heads: Sequence[WorkerHead]) -> Iterator[Family]:
     serials = [((str(head.slot),), float(head.serial)) for head in heads]
     yield Family("edgedns_worker_serial", "Snapshot that the slot's worker serves or last served.", "gauge", ("slot",), serials)
+
+
+def control_families(
+    serial: int, wan_age: float, reloads: Mapping[str, int], samples: Mapping[str, int], restarts: int
+) -> Iterator[Family]:
+    """What the control process itself counts; `reloads` and `samples` by result, `wan_age` in seconds (NaN: no table)."""
+    yield Family("edgedns_snapshot_serial", "Snapshot that was published last.", "gauge", (), [((), float(serial))])
+    yield Family("edgedns_wan_age_seconds", "Age of the WAN table that steers.", "gauge", (), [((), wan_age)])
+    yield Family("edgedns_reloads", "Loads of the rules, by result.", "counter", ("result",), _by_result(reloads))
+    yield Family("edgedns_samples", "Sample lines received, by result.", "counter", ("result",), _by_result(samples))
+    yield Family("edgedns_worker_restarts", "Workers started again.", "counter", (), [((), float(restarts))])
+
+
+def _by_result(counts: Mapping[str, int]) -> list[tuple[tuple[str, ...], float]]:
+    return [((result,), float(count)) for result, count in counts.items()]

@@ -32,7 +32,7 @@ from edgedns.serve.clock import Clock
 from edgedns.serve.complaints import Complaints
 
 REFRESH = 0.1
-RESPONDER = "edgedns.engine.current:open_current"
+RESPONDER = "edgedns.serve.current:open_current"
 STOP = {signal.SIGTERM, signal.SIGINT}
 
 

@@ -1,0 +1,271 @@
+"""The admin side: metrics, health, explain, samples in, overrides. What it shows and does is handed over by control."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import re
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from edgedns.config import Address
+from edgedns.metrics import Family
+from edgedns.model import Override
+from edgedns.serve.guard import Refused, errors_as_json, guard, read_body, require_token
+from edgedns.serve.orders import override_json, parse_override
+from edgedns.serve.worker import listen_sentence
+
+Json = Mapping[str, object]
+
+SAMPLES_LIMIT = 16 << 20
+ORDER_LIMIT = 64 << 10
+BODY_SECONDS = 30.0
+BODIES_AT_ONCE = 4
+WAN_ROWS = 10_000
+OPENAPI = Path(__file__).parents[1] / "web" / "openapi.json"
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json")
+
+
+class Question(NamedTuple):
+    """What explain is asked: the client by address or by ASN, or both; `subnet` as a query would carry it."""
+
+    name: str
+    type: str
+    client: str | None
+    subnet: str | None
+    asn: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What control hands over. An EdgednsError raised by one becomes 400, a guard.Refused its own status.
+
+    `serial`: lowest snapshot serial that workers serve, 0 for none. `samples`: one NDJSON body -> the reply.
+    `wan`: (asn or None, most rows). `add_override` completes `id` and `created`; `remove_override` is False for no such id.
+    """
+
+    serial: Callable[[], int]
+    families: Callable[[], Iterable[Family]]
+    explain: Callable[[Question], Awaitable[Json]]
+    samples: Callable[[bytes], Awaitable[Json]]
+    wan: Callable[[int | None, int], Awaitable[Json]]
+    overrides: Callable[[], Awaitable[Sequence[Override]]]
+    add_override: Callable[[Override], Awaitable[Override]]
+    remove_override: Callable[[str], Awaitable[bool]]
+    status: Callable[[], Awaitable[Json]]
+
+
+@dataclass(slots=True)
+class Inflow:
+    """A bucket of octets for samples: filled at `rate` a second up to `burst`, and never more than a few bodies at once."""
+
+    rate: float = 8 << 20
+    burst: float = 32 << 20
+    level: float = 32 << 20
+    at: float = 0.0
+    reading: int = 0
+
+    def enter(self, now: float) -> None:
+        self.level = min(self.burst, self.level + (now - self.at) * self.rate)
+        self.at = now
+        if self.level <= 0 or self.reading >= BODIES_AT_ONCE:
+            wait = max(1, round(-self.level / self.rate + 0.5))
+            raise Refused(429, f"too much at once; try again in {wait} s", {"Retry-After": str(wait)})
+        self.reading += 1
+
+    def leave(self, octets: int) -> None:
+        self.level -= octets
+        self.reading -= 1
+
+
+class Admin:
+    """The routes. Public for control through `make_app` only."""
+
+    def __init__(self, services: Services, token: str, inflow: Inflow) -> None:
+        self._services = services
+        self._token = token
+        self._inflow = inflow
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/metrics", self.metrics),
+            web.get("/healthz", self.healthz),
+            web.get("/readyz", self.readyz),
+            web.get("/v1/explain", self.explain),
+            web.post("/v1/samples", self.samples),
+            web.get("/v1/wan", self.wan),
+            web.get("/v1/overrides", self.overrides),
+            web.post("/v1/overrides", self.add_override),
+            web.delete("/v1/overrides/{id}", self.remove_override),
+            web.get("/v1/status", self.status),
+            web.get("/v1/openapi.json", self.openapi),
+        ]
+
+    def collect(self) -> Iterable[Metric]:
+        """prometheus-client's custom collector."""
+        for family in self._services.families():
+            metric = Metric(family.name, family.help, family.type)
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            for labels, value in family.samples:
+                metric.add_sample(name, dict(zip(family.labels, labels, strict=True)), value)
+            yield metric
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        return _reply({"status": "ok"})
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        serial = self._services.serial()
+        if not serial:
+            raise Refused(503, "no snapshot is being served yet")
+        return _reply({"status": "ready", "serial": serial})
+
+    async def explain(self, request: web.Request) -> web.Response:
+        return _reply(await self._services.explain(_question(request.query)))
+
+    async def samples(self, request: web.Request) -> web.Response:
+        require_token(request, self._token, NDJSON)
+        self._inflow.enter(time.monotonic())
+        body = b""
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await read_body(request, SAMPLES_LIMIT)
+        except TimeoutError:
+            raise Refused(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
+        finally:
+            self._inflow.leave(len(body))
+        return _reply(await self._services.samples(body))
+
+    async def wan(self, request: web.Request) -> web.Response:
+        _refuse_unknown(request.query, ("asn", "limit"))
+        limit = _number(request.query, "limit", 1, WAN_ROWS)
+        asn = _number(request.query, "asn", 0, 2**32 - 1)
+        return _reply(await self._services.wan(asn, limit if limit is not None else 100))
+
+    async def overrides(self, _: web.Request) -> web.Response:
+        return _reply({"overrides": [override_json(one) for one in await self._services.overrides()]})
+
+    async def add_override(self, request: web.Request) -> web.Response:
+        require_token(request, self._token, ("application/json",))
+        order = parse_override(_parse_json(await read_body(request, ORDER_LIMIT)))
+        return _reply(override_json(await self._services.add_override(order)), status=201)
+
+    async def remove_override(self, request: web.Request) -> web.Response:
+        require_token(request, self._token)
+        name = request.match_info["id"]
+        if not await self._services.remove_override(name):
+            raise Refused(404, f"there is no override {name[:80]!r}")
+        return _reply({"removed": name})
+
+    async def status(self, _: web.Request) -> web.Response:
+        return _reply(await self._services.status())
+
+    async def openapi(self, _: web.Request) -> web.Response:
+        return web.Response(text=OPENAPI.read_text(encoding="utf-8"), content_type="application/json")
+
+
+def make_app(
+    services: Services, token: str = "", routes: Sequence[web.AbstractRouteDef] = (), inflow: Inflow | None = None
+) -> web.Application:
+    """The application; `routes` are further ones (the pages). An empty token lets loopback write without one."""
+    app = web.Application(middlewares=[errors_as_json, guard(token)], client_max_size=SAMPLES_LIMIT)
+    app.add_routes(Admin(services, token, inflow or Inflow()).routes())
+    app.add_routes(routes)
+    app.on_response_prepare.append(_set_headers)
+    return app
+
+
+async def _set_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "edgedns"
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")
+
+
+async def start(app: web.Application, address: Address, token: str) -> tuple[web.AppRunner, Address]:
+    """Listen; give back the runner (`await runner.cleanup()` ends it) and where. Refused in one sentence when that can't be."""
+    if not token and not address.is_loopback:
+        raise Refused(503, f"the admin side can't listen on {address} without a token; use 127.0.0.1 or --token-file")
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address.host, address.port))
+        sock.listen(128)
+    except OSError as error:
+        sock.close()
+        raise Refused(503, listen_sentence(address, error).replace("--listen", "--admin")) from None
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.SockSite(runner, sock).start()
+    return runner, Address(address.host, sock.getsockname()[1])
+
+
+def _reply(content: object, status: int = 200) -> web.Response:
+    return web.json_response(content, status=status, dumps=_dumps)
+
+
+_dumps = partial(json.dumps, allow_nan=False)  # NaN is not JSON
+
+
+def _question(query: Mapping[str, str]) -> Question:
+    _refuse_unknown(query, ("name", "type", "from", "subnet", "asn"))
+    name, client, subnet = query.get("name", ""), query.get("from"), query.get("subnet")
+    asn = _number(query, "asn", 0, 2**32 - 1)
+    if not name:
+        raise Refused(400, "'name' is missing: which name is to be explained?")
+    if client is None and asn is None:
+        raise Refused(400, "give 'from' (an address) or 'asn'")
+    kind = query.get("type", "A").upper()
+    if not re.fullmatch(r"[A-Z0-9]{1,20}", kind):
+        raise Refused(400, "'type' is not a record type, such as A or AAAA")
+    return Question(name, kind, client and _address(client), subnet and _subnet(subnet), asn)
+
+
+def _refuse_unknown(query: Mapping[str, str], known: tuple[str, ...]) -> None:
+    for key in query:
+        if key not in known:
+            raise Refused(400, f"unknown parameter {key[:60]!r}; known are {', '.join(known)}")
+
+
+def _number(query: Mapping[str, str], key: str, least: int, most: int) -> int | None:
+    text = query.get(key)
+    if text is None:
+        return None
+    digits = text.upper().removeprefix("AS") if key == "asn" else text
+    if not re.fullmatch(r"[0-9]{1,10}", digits) or not least <= int(digits) <= most:
+        raise Refused(400, f"'{key}' must be a number from {least} to {most}")
+    return int(digits)
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text if "%" not in text else ""))
+    except ValueError:
+        raise Refused(400, f"'from': {text[:80]!r} is not an IP address") from None
+
+
+def _subnet(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise Refused(400, f"'subnet': {text[:80]!r} is not a prefix, such as 198.51.100.0/24") from None
+
+
+def _parse_json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"the body is not JSON: {str(error)[:200]}") from None
