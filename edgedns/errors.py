@@ -27,6 +27,12 @@ class Problem:
         return f"{head}\n    {self.source}\n    {' ' * (self.column - 1)}^"
 
 
+def problem(where: tuple[str, int, int], code: str, message: str) -> Problem:
+    """A Problem at `where` (file, line, column); codes that begin with W are warnings."""
+    severity: Severity = "warning" if code.startswith("W") else "error"
+    return Problem(*where, code, message, severity)
+
+
 class EdgednsError(Exception):
     """Base of every error this package raises on purpose; its text is one clear sentence."""
 

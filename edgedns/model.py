@@ -225,6 +225,7 @@ class ZoneRules:
     transfer_allow: tuple[Prefix, ...] = ()
     tests: tuple[InlineTest, ...] = ()
     where: Where = NOWHERE
+    ns_where: tuple[Where, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
