@@ -80,7 +80,8 @@ def parse(klass: int, ttl: int, rdata: bytes) -> Edns:
         do,
         subnet=parse_subnet(first[SUBNET]) if SUBNET in first else None,
         cookie=_cookie(first[COOKIE]) if COOKIE in first else None,
-        # RFC 5001 section 2.1: "The name server MUST ignore any NSID payload data that might be present".
+        # RFC 5001 section 2.1: "The name server MUST ignore any NSID payload data that might be present in the query
+        # message." A keepalive should be empty too (RFC 7828 section 3.2.1), but nothing asks for a FORMERR.
         nsid=NSID in first,
         keepalive=KEEPALIVE in first,
     )
@@ -132,7 +133,7 @@ def _checked_subnet(family: int, source: int, octets: bytes) -> ClientSubnet:
 
 def _cookie(content: bytes) -> bytes:
     # RFC 7873 section 5.2.2: "If the COOKIE option is too short to contain a Client Cookie, then FORMERR is
-    # generated"; so is it for a server cookie of less than 8 or more than 32 octets.
+    # generated"; also for a length between 8 and 16, and above 40.
     if len(content) != 8 and not 16 <= len(content) <= 40:
         raise BadOption("a cookie of an impossible length")
     return content
@@ -161,6 +162,6 @@ def keepalive_option(seconds: float) -> Option:
 def encode(do: bool, rcode: int, reply_options: Sequence[Option] = ()) -> bytes:
     """A reply's whole OPT record: DO as asked, the upper eight bits of `rcode`, options in the order given."""
     rdata = b"".join(_PAIR.pack(code, len(content)) + content for code, content in reply_options)
-    # RFC 6891 section 6.1.3, VERSION: "the highest implementation level of the responder": 0.
-    # Section 6.1.4: "The DO bit of the EDNS header is copied" (RFC 3225 section 3); the Z bits are zero.
+    # RFC 6891 section 6.1.3: "the VERSION of each response SHOULD be the highest implementation level of the responder".
+    # RFC 3225 section 3: "The DO bit of the query MUST be copied in the response." The Z bits are zero.
     return _OPT.pack(0, types.OPT, PAYLOAD, rcode >> 4, VERSION, DO if do else 0, len(rdata)) + rdata

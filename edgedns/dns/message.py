@@ -91,10 +91,6 @@ class Response(NamedTuple):
     required: int = 0
 
 
-class _FormErr(Exception):
-    """Raised inside `parse` only."""
-
-
 class _Reader(DNSBuffer):  # type: ignore[misc]
     """dnslib's buffer over a query, reading names by our rules."""
 
@@ -122,8 +118,8 @@ class _Reader(DNSBuffer):  # type: ignore[misc]
 def parse(packet: bytes) -> Query | Malformed | None:
     """What `packet` asks; None means silence. Never raises, whatever the bytes.
 
-    RFC 8906 section 3: nameservers "MUST NOT" leave a query without a reply for what it holds, so only what is no
-    query (QR set, which could make two servers answer each other for ever) or has no header gets silence.
+    RFC 8906 is about what must not go unanswered: only what has no header, or is no query (QR set, and replying to
+    that could make two servers answer each other for ever), gets silence.
     """
     if len(packet) < HEADER:
         return None
@@ -132,36 +128,41 @@ def parse(packet: bytes) -> Query | Malformed | None:
     if header.qr:
         return None
     found = _Parts()
-    why = ""
     try:
         _read(reader, header, found)
-    except (_FormErr, BadName, BadOption, DNSError, DnslibBufferError) as mistake:
-        why = str(mistake) or type(mistake).__name__
-    rcode = _verdict(header, found, why)
+    except (BadName, DNSError, DnslibBufferError) as mistake:
+        found.blame(str(mistake))
+    rcode = _verdict(header, found)
     if rcode is None and found.asked is not None:
         qname, qtype, qclass = found.asked
         flags = bool(header.rd), bool(header.cd)
         return Query(header.id, header.opcode, *flags, qname, fold(qname), qtype, qclass, found.edns, found.question)
-    return Malformed(header.id, header.opcode, bool(header.rd), rcode or 0, found.edns, found.question, why)
+    return Malformed(header.id, header.opcode, bool(header.rd), rcode or 0, found.edns, found.question, found.why)
 
 
 class _Parts:
-    """What has been read of a message so far; kept when the rest turns out to be broken."""
+    """What has been read of a message so far, kept when the rest turns out to be broken; `why` it is, if it is."""
 
-    __slots__ = ("asked", "edns", "question")
+    __slots__ = ("asked", "edns", "question", "why")
 
     def __init__(self) -> None:
         self.asked: tuple[bytes, int, int] | None = None
         self.question = b""
         self.edns: Edns | None = None
+        self.why = ""
+
+    def blame(self, why: str) -> None:
+        """Note a mistake that earns a FORMERR; the first one is kept."""
+        self.why = self.why or why
 
 
-def _verdict(header: DNSHeader, found: _Parts, why: str) -> int | None:
+def _verdict(header: DNSHeader, found: _Parts) -> int | None:
     """The rcode that this message earns by its form alone, or None: look the question up."""
-    # RFC 8906 section 3.1.4: unknown opcodes: "the expected response is NOTIMP".
+    # RFC 8906 section 8.1.4: "there is only one possible rcode that makes sense to return to a request with an unknown
+    # opcode, and that is NOTIMP", whatever follows the header.
     if header.opcode != types.QUERY:
         return types.NOTIMP
-    if why:
+    if found.why:
         return types.FORMERR
     # RFC 6891 section 6.1.3: "If a responder does not implement the VERSION level of the request, then it MUST
     # respond with RCODE=BADVERS."
@@ -171,23 +172,31 @@ def _verdict(header: DNSHeader, found: _Parts, why: str) -> int | None:
 
 
 def _read(reader: _Reader, header: DNSHeader, found: _Parts) -> None:
-    """Read the whole message into `found`. Raises _FormErr, BadName, BadOption or what dnslib raises."""
-    # RFC 9619 section 4: "A DNS message with OPCODE = 0 and QDCOUNT > 1 MUST be treated as an incorrectly formatted".
+    """Read the whole message into `found`. Raises where it can't go on: BadName or what dnslib raises.
+
+    RFC 6891 section 7: "If an OPT record is present in a received request, compliant responders MUST include an OPT
+    record in their respective responses": so a mistake that can be read past doesn't end the reading.
+    """
+    # RFC 9619 section 4: "A DNS message with OPCODE = 0 and QDCOUNT > 1 MUST be treated as an incorrectly formatted
+    # message." Its questions are not read: thousands fit in one.
     if header.q > 1:
-        raise _FormErr("more than one question")
+        found.blame("more than one question")
+        return
     if header.q:
         _read_question(reader, found)
     qtype = found.asked[1] if found.asked else 0
-    # RFC 1995 section 3: an IXFR query carries "the SOA record of client's version of the zone" in its authority section.
-    if header.opcode == types.QUERY and (header.a or (header.auth and qtype != types.IXFR)):
-        raise _FormErr("a query with records in its answer or authority section")
+    # RFC 1995 section 3: an IXFR query has the client's SOA in its authority section; no other query has anything there.
+    if header.a or (header.auth and qtype != types.IXFR):
+        found.blame("records in the answer or authority section of a query")
     for _ in range(header.a + header.auth):
-        _read_record(reader, None)
+        if _read_record(reader)[1] == types.OPT:
+            found.blame("an OPT record outside the additional section")
     for _ in range(header.ar):
-        _read_record(reader, found)
+        _read_additional(reader, found)
     if reader.remaining():
-        raise _FormErr("octets after the end of the message")
-    _check_empty_question(header, found)
+        found.blame("octets after the end of the message")
+    if not header.q:
+        _check_no_question(found)
 
 
 def _read_question(reader: _Reader, found: _Parts) -> None:
@@ -196,34 +205,39 @@ def _read_question(reader: _Reader, found: _Parts) -> None:
     found.asked = found.question[:-4], question.qtype, question.qclass
 
 
-def _check_empty_question(header: DNSHeader, found: _Parts) -> None:
+def _check_no_question(found: _Parts) -> None:
     # RFC 7873 section 5.4: "the QUERY opcode behavior is extended to support queries with an empty Question Section
     # (a QDCOUNT of zero (0)), provided that an OPT record is present with a COOKIE option."
-    told = found.edns is not None and (found.edns.cookie is not None or found.edns.version != edns.VERSION)
-    if not header.q and not told:
-        raise _FormErr("no question")
+    if found.edns is None or (found.edns.cookie is None and found.edns.version == edns.VERSION):
+        found.blame("no question")
 
 
-def _read_record(reader: _Reader, additional: _Parts | None) -> None:
-    """Go past one record; an OPT among the additional ones is kept in `additional`."""
+def _read_record(reader: _Reader) -> tuple[bool, int, int, int, bytes]:
+    """One record as (owner is the root, type, class, TTL, RDATA)."""
     at_root = reader.skip_name()
     type_, class_, ttl, size = reader.unpack("!HHIH")
-    rdata = reader.get(size)
+    return at_root, type_, class_, ttl, reader.get(size)
+
+
+def _read_additional(reader: _Reader, found: _Parts) -> None:
+    """One additional record: OPT is kept, any other passed over."""
+    at_root, type_, class_, ttl, rdata = _read_record(reader)
     if type_ != types.OPT:
         return
-    # RFC 6891 section 6.1.1: "The OPT RR MAY be placed anywhere within the additional data section. When an OPT RR is
-    # included within any DNS message, it MUST be the only OPT RR in that message. If a query message with more than
-    # one OPT RR is received, a FORMERR (RCODE=1) MUST be returned."
-    if additional is None:
-        raise _FormErr("an OPT record outside the additional section")
-    if additional.edns is not None:
-        raise _FormErr("two OPT records")
+    # RFC 6891 section 6.1.1: "If a query message with more than one OPT RR is received, a FORMERR (RCODE=1) MUST be
+    # returned."
+    if found.edns is not None:
+        found.blame("two OPT records")
+        return
     # Section 6.1.2: its NAME "MUST be 0 (root domain)".
     if not at_root:
-        raise _FormErr("an OPT record that is not at the root")
-    # The fixed part holds even where the options don't: the reply then still has an OPT.
-    additional.edns = edns.parse(class_, ttl, b"")
-    additional.edns = edns.parse(class_, ttl, rdata)
+        found.blame("an OPT record that is not at the root")
+    # First without its options: where those are broken the reply has an OPT none the less.
+    found.edns = edns.parse(class_, ttl, b"")
+    try:
+        found.edns = edns.parse(class_, ttl, rdata)
+    except BadOption as mistake:
+        found.blame(str(mistake))
 
 
 class Tail(NamedTuple):
@@ -255,9 +269,9 @@ TRUNCATED = Tail((0, 0, 0), b"", (), ((0, 0),))
 def fit(tail: Tail, room: int) -> Tail:
     """As much of `tail` as `room` octets can hold, or TRUNCATED, which asks for TC.
 
-    Additional records that are not required go first, whole RRsets from the end. What is required stays or nothing
-    does: RFC 9471 section 2.1: "If the message size ... does not allow inclusion of all glue records for in-domain name
-    servers, the server MUST set TC".
+    Additional records that are not required go first, whole RRsets from the end; what is required stays, or nothing
+    does. RFC 9471 section 3.1: "when a name server generates a referral response, it MUST include all available glue
+    records for in-domain name servers in the additional section, or MUST set TC=1 if constrained by message size."
     """
     if len(tail.body) <= room:
         return tail

@@ -91,17 +91,18 @@ def lookup(find: Find, apex: bytes, qname: bytes, qtype: int) -> Found:
         if crossed is not None:
             return crossed
         encloser = name
-    # RFC 4592 section 2.2.2: "Empty non-terminals ... exist": `node` may have no records, and that is NODATA.
+    # RFC 4592 section 2.2.2: an empty non-terminal exists: `node` may have no records, and that is NODATA.
     return _match(node, qtype, False, qname) if node is not None else Found(Kind.NXDOMAIN, None, qtype)
 
 
 def _crossing(node: Node, at_apex: bool, at_end: bool, qtype: int) -> Found | None:
     """The delegation or DNAME that stops the walk at `node`, if there is one."""
     cut = None if at_apex else node.rrsets.get(types.NS)
-    # RFC 4035 section 3.1.4.1: "the DS RRset is ... located at the parental side of the zone cut": ours to answer.
+    # RFC 4035 section 3.1.4.1: the DS RRset lies at the parent's side of the cut, so it is ours to answer.
     if cut is not None and not (at_end and qtype == types.DS):
         return Found(Kind.DELEGATION, node, qtype, rrset=cut, encloser=node.name)
-    # RFC 6672 section 2.3: "The DNAME RR ... does not redirect the record's owner name itself".
+    # RFC 6672 section 2.3: "a DNAME RR redirects DNS names subordinate to its owner name; the owner name of a DNAME is
+    # not redirected itself".
     redirect = None if at_end else node.rrsets.get(types.DNAME)
     if redirect is not None:
         return Found(Kind.DNAME, node, qtype, rrset=redirect, encloser=node.name)
@@ -111,10 +112,10 @@ def _crossing(node: Node, at_apex: bool, at_end: bool, qtype: int) -> Found | No
 def _beyond(find: Find, encloser: bytes, qtype: int) -> Found:
     """The name doesn't exist: synthesise from the closest encloser's wildcard, or say NXDOMAIN.
 
-    RFC 4592 section 3.3.1: "The closest encloser is the node in the zone's tree of existing domain names that has the
-    most labels matching the query name"; no wildcard further up is considered.
+    RFC 4592 section 3.3.1: the source of synthesis is the asterisk label just below the closest encloser, the longest
+    existing ancestor; no wildcard further up counts, even if this one does not exist or lacks the type.
     """
-    source = find(WILDCARD + encloser) if len(encloser) <= 253 else None
+    source = find(WILDCARD + encloser)
     if source is None:
         return Found(Kind.NXDOMAIN, None, qtype, encloser=encloser)
     return _match(source, qtype, True, encloser)
@@ -126,8 +127,8 @@ def _match(node: Node, qtype: int, wildcard: bool, encloser: bytes) -> Found:
     # RFC 1034 section 3.6.2: a CNAME stands for all types but its own; of several matches ANY is given one.
     if alias is not None and qtype not in (types.CNAME, types.ANY) and qtype not in _BESIDE_CNAME:
         return Found(Kind.CNAME, node, qtype, wildcard, alias, None, encloser)
-    # RFC 8482 section 4.1: "A DNS responder that receives an ANY query MAY decline to provide a conventional ANY
-    # response or MAY instead send a response with a single RRset": always the one of the lowest type, large or small.
+    # RFC 8482 section 4.1: a responder "MAY decline to provide a conventional ANY response or MAY instead send a response
+    # with a single RRset": here that of the lowest type.
     if qtype == types.ANY:
         qtype = min((*node.rrsets, *node.dynamic), default=types.ANY)
     if qtype in node.dynamic:
