@@ -109,7 +109,8 @@ class Health:
     def down(self, rows: Rows, providers: Sequence[str], family: Family) -> Bools:
         """bool[row, provider]: down for that network; a network never probed takes the nearest level's word.
 
-        A level is down where four fifths of the networks probed under it are. A family never probed takes the other's word. Whole providers: see `provider_down`.
+        A level is down where four fifths of the networks probed under it are. A family never probed takes the other's
+        word. Whole providers: see `provider_down`.
         """
         _, keys, verdicts = self._verdict_table()
         found = nearest(rows, keys)
