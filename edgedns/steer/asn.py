@@ -106,6 +106,14 @@ def load(path: str | Path) -> AsnTable:
         raise SourceError(f"{place}: {error}") from None
 
 
+def from_rows(rows: TextTable, source: str, date: str, digest: str) -> AsnTable:
+    """A table of rows as any source has them: unsorted, overlapping, with ASN 0. SourceError if nothing is mapped."""
+    v4, v6 = (disjoint(ranges(side)) for side in (rows.v4, rows.v6))
+    if not len(v4.asn) + len(v6.asn):
+        raise SourceError(f"no address in it belongs to an ASN; {_WANTED}")
+    return _table(v4, v6, rows.names, source, date, digest, len(rows.v4), len(rows.v6))
+
+
 @lru_cache(maxsize=1)
 def embedded() -> AsnTable:
     """The table that ships with the package."""
@@ -161,8 +169,10 @@ def _text(content: bytes, date: str, digest: str) -> AsnTable:
     reader = asnfiles.kind_of(text)
     if reader is None:
         raise SourceError(f"its first line is of no form known here; {_WANTED}")
+    if not text.endswith("\n"):  # "64496" cut to "644" would be a fine line otherwise
+        raise SourceError("its last line has no line end: the file was cut off, get it again")
     source = "pyasn .dat" if reader is asnfiles.read_dat else "iptoasn TSV"
-    return _from_rows(reader(text), source, date, digest)
+    return from_rows(reader(text), source, date, digest)
 
 
 def _mmdb(database: str | io.BytesIO, digest: str) -> AsnTable:
@@ -171,7 +181,7 @@ def _mmdb(database: str | io.BytesIO, digest: str) -> AsnTable:
         with maxminddb.open_database(database, mode) as reader:
             about = reader.metadata()
             date = datetime.fromtimestamp(about.build_epoch, UTC).date().isoformat()
-            return _from_rows(_mmdb_rows(reader), f"MMDB {about.database_type}", date, digest)
+            return from_rows(_mmdb_rows(reader), f"MMDB {about.database_type}", date, digest)
     except (maxminddb.InvalidDatabaseError, ValueError, OverflowError, RecursionError, OSError) as error:
         raise SourceError(f"a broken MMDB ({error}): get it again") from None
 
@@ -208,13 +218,6 @@ def _mmdb_fields(record: Any) -> tuple[int | None, str, bytes]:
     if isinstance(country, Mapping):
         country = country.get("iso_code")
     return asn, name if isinstance(name, str) else "", asnfiles.country_code(country)
-
-
-def _from_rows(rows: TextTable, source: str, date: str, digest: str) -> AsnTable:
-    v4, v6 = (disjoint(ranges(side)) for side in (rows.v4, rows.v6))
-    if not len(v4.asn) + len(v6.asn):
-        raise SourceError(f"no address in it belongs to an ASN; {_WANTED}")
-    return _table(v4, v6, rows.names, source, date, digest, len(rows.v4), len(rows.v6))
 
 
 def _table(v4: Ranges, v6: Ranges, *about: Any) -> AsnTable:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,11 +69,15 @@ def unpack(content: bytes) -> Packed:
         header = None
     if not isinstance(header, dict) or header.get("form") != FORM:
         raise SourceError("an xz file, but not an edgedns ASN table")
-    if header["version"] != VERSION:
-        raise SourceError(f"an edgedns ASN table of version {header['version']}; this program reads version {VERSION}")
-    if hashlib.sha256(body).hexdigest() != header["sha256"]:
+    if header.get("version") != VERSION:
+        raise SourceError(f"an edgedns ASN table of version {header.get('version')}; this program reads version {VERSION}")
+    if hashlib.sha256(body).hexdigest() != header.get("sha256"):
         raise SourceError("the ASN table's checksum is wrong: get the file again")
-    return _tables(header, body)
+    try:
+        date.fromisoformat(header["date"])
+        return _tables(header, body)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise SourceError(f"the ASN table's header is damaged ({error!r}): get the file again") from None
 
 
 def _expand(content: bytes) -> bytes:
