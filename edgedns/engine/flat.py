@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from array import array
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -24,7 +25,7 @@ VERSION = 1
 ALIGN = 64
 HEADER = struct.Struct("<8sHHIQ")
 ENTRY = struct.Struct("<20sc3xQQ")
-Buffer: TypeAlias = "bytes | bytearray | memoryview"
+Buffer: TypeAlias = "bytes | bytearray | memoryview | array[int]"
 Sections: TypeAlias = "Mapping[str, memoryview]"
 
 

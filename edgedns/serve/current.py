@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

@@ -1,0 +1,191 @@
+"""The reference path: one query, one snapshot, one answer, and why (DESIGN section 2 "A query").
+
+Slow and plain on purpose: every fast path is measured against it, byte for byte (law 1), and `explain` calls it (law 3).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edgedns.dns import cookie, types
+from edgedns.dns.edns import COOKIE, NSID, ClientSubnet, subnet_option
+from edgedns.dns.message import RR, Malformed, Query, Response, encode, parse
+from edgedns.engine import lookup
+from edgedns.engine.resolve import negative, walk
+from edgedns.engine.snapshot import NONE, UNIT_BITS, Ranking, Rule, Slot, Snapshot, View, Zone
+from edgedns.engine.tally import WRAP, Tally, request_cell
+from edgedns.model import Choice, Reason
+
+UDP_PAYLOAD = 1232
+UDP_PLAIN = 512
+TCP_LIMIT = 65535
+EDNS_MINIMUM = 512
+TRANSFERS = frozenset({types.AXFR, types.IXFR})
+
+
+class Secrets(NamedTuple):
+    """Keys that answers need and no snapshot holds: server cookie secrets, the current one first (16 octets each)."""
+
+    cookies: tuple[bytes, ...]
+
+
+class Steered(NamedTuple):
+    """One steering decision. `provider` is an index, or NONE; `scope` counts bits of the address that was looked up."""
+
+    rule: Rule
+    ranking: Ranking
+    provider: int
+    scope: int
+    atom: int
+    network: int
+    unit: int
+
+
+class Answer(NamedTuple):
+    """What goes out, as a value; `scope` is the SCOPE PREFIX-LENGTH of RFC 7871."""
+
+    response: Response
+    scope: int
+    zone: Zone | None = None
+    steered: Steered | None = None
+
+
+def answer(snapshot: Snapshot, query: Query, client: bytes, now: float) -> tuple[Answer, Choice]:
+    """The answer to a well-formed query from `client` (packed address), and the reason for it."""
+    view = snapshot.at(now)
+    zone = view.base.zone_of(query.folded, parent_side=query.qtype == types.DS)
+    if zone is None or query.qclass != types.IN or query.qtype in TRANSFERS:
+        return Answer(Response(types.REFUSED), 0), Choice(serial=view.serial)
+    found = walk(lambda name: view.base.find(zone.number, name), zone.apex, query.folded, query.qtype)
+    if found.slot is None:
+        return Answer(found.response, 0, zone), Choice(zone.name, query.folded, serial=view.serial)
+    subnet = query.edns.subnet if query.edns else None
+    if found.response.answer and subnet is not None:
+        # RFC 7871 section 7.2.1: an answer that mixes scopes would be cached under the wrong one, so only the first
+        # link of the chain is given, with its own scope; the resolver asks for the rest.
+        first = next(i for i, rr in enumerate(found.response.answer) if rr.type == types.CNAME) + 1
+        return Answer(found.response._replace(answer=found.response.answer[:first]), 0, zone), Choice(zone.name, query.folded)
+    slot = view.base.slot_at(found.slot)
+    steered = steer(view, slot, subnet, client)
+    response = _steered_response(view, zone, found.response, found.owner, slot, steered)
+    # RFC 7871 section 7.2.1: with SOURCE PREFIX-LENGTH 0 the answer's SCOPE PREFIX-LENGTH must be 0 too.
+    scope = 0 if subnet is None or subnet.source == 0 else steered.scope
+    return Answer(response, scope, zone, steered), _choice(view, zone, slot, subnet, client, steered)
+
+
+def steer(view: View, slot: Slot, subnet: ClientSubnet | None, client: bytes) -> Steered:
+    """Which provider suits the network of the client subnet, or of the resolver where there is none."""
+    forwarded = subnet is not None and subnet.source > 0
+    asked = subnet.address if subnet is not None and forwarded else client
+    family, value, offset = lookup.client_key(asked, not forwarded)
+    atom = lookup.walk(view.index4, view.index6, family, value)
+    if atom < view.public_atoms and not forwarded:
+        atom += view.public_atoms
+    place, scope = view.cell(slot.policy, atom)
+    rule = view.base.policies[slot.policy][place]
+    network = view.network[atom]
+    ranking = view.ranking_at(rule.columns[slot.family == 6], network)
+    bits = 32 if family == 4 else 128
+    unit = value >> (bits - UNIT_BITS[family])
+    if ranking.split:
+        scope = max(scope, UNIT_BITS[family])
+    if offset:
+        scope = offset + scope if scope else _outer_scope(view, slot, asked)
+    provider = view.pick(ranking, unit) if not ranking.down else NONE
+    return Steered(rule, ranking, provider, scope, atom, network, unit)
+
+
+def _outer_scope(view: View, slot: Slot, asked: bytes) -> int:
+    """The scope of an IPv4 client written as IPv6 where all of IPv4 is treated alike: that of the IPv6 space around it."""
+    atom = lookup.walk(view.index4, view.index6, 6, int.from_bytes(asked, "big"))
+    return view.cell(slot.policy, atom)[1]
+
+
+def _steered_response(view: View, zone: Zone, chain: Response, owner: bytes, slot: Slot, steered: Steered) -> Response:
+    if steered.ranking.down == 2:
+        return Response(types.SERVFAIL)
+    if steered.provider == NONE:
+        soa = negative(lambda name: view.base.find(zone.number, name), zone.apex)
+        return chain._replace(authority=soa)
+    addresses = view.base.addresses[steered.provider][slot.family == 6]
+    rtype = types.A if slot.family == 4 else types.AAAA
+    return chain._replace(answer=chain.answer + tuple(RR(owner, rtype, slot.ttl, rdata) for rdata in addresses))
+
+
+def _choice(view: View, zone: Zone, slot: Slot, subnet: ClientSubnet | None, client: bytes, steered: Steered) -> Choice:
+    base = view.base
+    return Choice(
+        zone=zone.name,
+        name=slot.name,
+        rule=steered.rule.name,
+        provider="" if steered.provider == NONE else base.providers[steered.provider],
+        reason=Reason(steered.ranking.reason),
+        network=view.network_key(steered.network),
+        prefix=view.leaf(steered.atom),
+        ranking=tuple(base.providers[target] for target in steered.ranking.targets),
+        unit=steered.unit if steered.ranking.split else None,
+        serial=view.serial,
+    )
+
+
+def respond(
+    snapshot: Snapshot, packet: bytes, client: bytes, transport: str, now: float, secrets: Secrets, tally: Tally
+) -> bytes | None:
+    """The whole reference path, packet to packet. None is silence."""
+    query = parse(packet)
+    if query is None:
+        return None
+    if isinstance(query, Malformed):
+        return _refuse(snapshot.at(now), query, client, transport, now, secrets, tally)
+    given, _ = answer(snapshot, query, client, now)
+    view = snapshot.at(now)
+    options = reply_options(view, query, given.scope, client, now, secrets)
+    _count(view, query.qtype, client, transport, given, tally)
+    return encode(query, given.response, reply_limit(query, transport), options)
+
+
+def reply_limit(query: Query | Malformed, transport: str) -> int:
+    """How large a reply may be, in octets."""
+    if transport == "tcp":
+        return TCP_LIMIT
+    if query.edns is None:
+        return UDP_PLAIN
+    # RFC 6891 section 6.2.3: "Values lower than 512 MUST be treated as equal to 512."
+    return min(max(query.edns.payload, EDNS_MINIMUM), UDP_PAYLOAD)
+
+
+def reply_options(
+    view: View, query: Query | Malformed, scope: int | None, client: bytes, now: float, secrets: Secrets
+) -> list[tuple[int, bytes]]:
+    """The EDNS options of a reply, always in this order: NSID, client subnet, cookie."""
+    edns = query.edns
+    if edns is None:
+        return []
+    options = [(NSID, view.nsid)] if edns.nsid else []
+    if edns.subnet is not None and scope is not None:
+        options.append(subnet_option(edns.subnet, scope))
+    if edns.cookie is not None:
+        options.append((COOKIE, cookie.renew(edns.cookie, client, secrets.cookies, now)[1]))
+    return options
+
+
+def _refuse(
+    view: View, query: Malformed, client: bytes, transport: str, now: float, secrets: Secrets, tally: Tally
+) -> bytes:
+    response = Response(query.rcode)
+    elsewhere = view.base.elsewhere
+    tally.cells[elsewhere.requests + request_cell(transport, client, 0)] += 1
+    tally.cells[elsewhere.responses + query.rcode] += 1
+    return encode(query, response, reply_limit(query, transport), reply_options(view, query, None, client, now, secrets))
+
+
+def _count(view: View, qtype: int, client: bytes, transport: str, given: Answer, tally: Tally) -> None:
+    zone, steered = given.zone or view.base.elsewhere, given.steered
+    tally.cells[zone.requests + request_cell(transport, client, qtype)] += 1
+    tally.cells[zone.responses + given.response.rcode] += 1
+    if steered is None:
+        return
+    provider = steered.provider if steered.provider != NONE else len(view.base.providers)
+    tally.cells[steered.rule.answers[provider] + steered.ranking.reason] += 1
+    if tally.networks is not None:
+        tally.networks[steered.network] = tally.networks[steered.network] + 1 & WRAP

@@ -1,0 +1,108 @@
+"""The walk through a zone that any question takes, up to the point where steering has to decide (RFC 1034 section 4.3.2).
+
+Compile walks it once per name and type to prebuild static answers; the reference path walks it per query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edgedns.dns import types
+from edgedns.dns.message import RR, Response
+from edgedns.dns.name import is_subdomain
+from edgedns.dns.zone import Found, Kind, Node, RRset, lookup
+
+Find = Callable[[bytes], Node | None]
+CHAIN_LIMIT = 16
+NAME_MAX = 255
+
+
+class Walk(NamedTuple):
+    """Where a walk ended: a whole Response, and, when a steered name was met, its slot and owner.
+
+    With a slot, `response.answer` holds the CNAME chain that led to `owner`; the steered RRset is to be appended.
+    """
+
+    response: Response
+    kind: Kind
+    slot: int | None = None
+    owner: bytes = b""
+
+
+def rr_of(owner: bytes, rrset: RRset) -> tuple[RR, ...]:
+    return tuple(RR(owner, rrset.type, rrset.ttl, rdata) for rdata in rrset.rdatas)
+
+
+def walk(find: Find, apex: bytes, qname: bytes, qtype: int) -> Walk:
+    """Answer `qname`/`qtype` from one zone; `qname` is folded and lies at or below `apex`."""
+    answer: tuple[RR, ...] = ()
+    owner = qname
+    seen = {qname}
+    while True:
+        found = lookup(find, apex, owner, qtype)
+        target, answer = _follow(found, owner, answer)
+        if target is None or target in seen or len(seen) > CHAIN_LIMIT or not is_subdomain(target, apex):
+            return _end(find, apex, found, owner, answer, followed=target is not None)
+        seen.add(target)
+        owner = target
+
+
+def _follow(found: Found, owner: bytes, answer: tuple[RR, ...]) -> tuple[bytes | None, tuple[RR, ...]]:
+    """The next name of a CNAME chain, and the answer so far with that CNAME in it."""
+    if found.rrset is None or found.kind not in (Kind.CNAME, Kind.DNAME):
+        return None, answer
+    if found.kind is Kind.CNAME:
+        return found.rrset.rdatas[0].lower(), answer + rr_of(owner, found.rrset)
+    answer += rr_of(found.encloser, found.rrset)
+    target = owner[: -len(found.encloser)] + found.rrset.rdatas[0]
+    if len(target) > NAME_MAX:
+        return None, answer
+    # RFC 6672 section 3.1: the synthesised CNAME carries the TTL of the DNAME.
+    return target.lower(), (*answer, RR(owner, types.CNAME, found.rrset.ttl, target))
+
+
+def _end(find: Find, apex: bytes, found: Found, owner: bytes, answer: tuple[RR, ...], followed: bool) -> Walk:
+    """The Response for the last link: a set, a hole, a referral, or a chain that leaves the zone or loops."""
+    kind = found.kind
+    if followed:
+        return Walk(Response(types.NOERROR, True, answer, (), (), apex), kind)
+    if kind is Kind.DYNAMIC:
+        return Walk(Response(types.NOERROR, True, answer, (), (), apex), kind, found.slot, owner)
+    if kind is Kind.HIT and found.rrset is not None:
+        return Walk(Response(types.NOERROR, True, answer + rr_of(owner, found.rrset), (), (), apex), kind)
+    if kind is Kind.DELEGATION and found.rrset is not None:
+        # RFC 1034 section 4.3.2 step 3b: a referral is not authoritative unless a CNAME of ours led to it.
+        ns = rr_of(found.encloser, found.rrset)
+        glue = glue_of(find, found.encloser, found.rrset)
+        return Walk(Response(types.NOERROR, bool(answer), answer, ns, glue, apex, len(glue)), kind)
+    if kind is Kind.DNAME:
+        # RFC 6672 section 2.2: a name too long to be formed by substitution is answered YXDOMAIN.
+        return Walk(Response(types.YXDOMAIN, True, answer, (), (), apex), kind)
+    # RFC 2308 section 2.1: the rcode of a chain is that of its last name.
+    rcode = types.NXDOMAIN if kind is Kind.NXDOMAIN else types.NOERROR
+    return Walk(Response(rcode, True, answer, negative(find, apex), (), apex), kind)
+
+
+def negative(find: Find, apex: bytes) -> tuple[RR, ...]:
+    """The SOA that goes with a negative answer.
+
+    RFC 2308 section 3: the TTL is the minimum of the MINIMUM field of the SOA record and the TTL of the SOA itself.
+    """
+    node = find(apex)
+    soa = node.rrsets[types.SOA] if node else None
+    if soa is None:
+        return ()
+    minimum = int.from_bytes(soa.rdatas[0][-4:], "big")
+    return (RR(apex, types.SOA, min(soa.ttl, minimum), soa.rdatas[0]),)
+
+
+def glue_of(find: Find, cut: bytes, ns: RRset) -> tuple[RR, ...]:
+    """RFC 9471 section 3.1: "all available glue records for in-domain name servers" go with a referral."""
+    glue: tuple[RR, ...] = ()
+    for target in (rdata.lower() for rdata in ns.rdatas):
+        node = find(target) if is_subdomain(target, cut) else None
+        for rtype in (types.A, types.AAAA):
+            if node and rtype in node.rrsets:
+                glue += rr_of(target, node.rrsets[rtype])
+    return glue
