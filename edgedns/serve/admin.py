@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import math
 import re
 import socket
 import time
@@ -79,7 +80,7 @@ class Inflow:
         self.level = min(self.burst, self.level + (now - self.at) * self.rate)
         self.at = now
         if self.level <= 0 or self.reading >= BODIES_AT_ONCE:
-            wait = max(1, round(-self.level / self.rate + 0.5))
+            wait = max(1, math.ceil(-self.level / self.rate))
             raise Refused(429, f"too much at once; try again in {wait} s", {"Retry-After": str(wait)})
         self.reading += 1
 

@@ -39,7 +39,8 @@ class Complaints:
         self._next = now + self._every
         more = f" (and {self._unsaid} more since the last line)" if self._unsaid else ""
         self._unsaid = 0
-        self._write(f"{self._name}: {where}: {type(error).__name__}: {error}{_place(error)}{more}\n")
+        text = " ".join(str(error).split())
+        self._write(f"{self._name}: {where}: {type(error).__name__}: {text}{_place(error)}{more}\n")
 
 
 def _place(error: BaseException) -> str:

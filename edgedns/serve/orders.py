@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import math
@@ -70,14 +71,15 @@ def _time(value: object) -> float | None:
     """Unix seconds, or an ISO 8601 date or time (UTC where it doesn't say); None for no end."""
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
-        return float(value)
-    if isinstance(value, str):
-        try:
+    seconds = 0.0
+    with contextlib.suppress(ValueError, OverflowError):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = float(value)
+        elif isinstance(value, str):
             read = datetime.fromisoformat(value)
-            return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
-        except (ValueError, OverflowError):
-            pass
+            seconds = (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
+    if math.isfinite(seconds) and seconds > 0:
+        return seconds
     raise OrderError("'until' must be Unix seconds, or a date or time such as 2036-12-05 or 2036-12-05T18:00Z")
 
 
