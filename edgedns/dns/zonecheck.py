@@ -55,7 +55,8 @@ def _grouped(records: Iterable[StaticRR]) -> dict[bytes, dict[int, list[StaticRR
 
 
 def _text(name: bytes) -> str:
-    return to_text(name).removesuffix(".") or "."
+    text = to_text(name).removesuffix(".") or "."
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _place(first: StaticRR, here: StaticRR) -> str:

@@ -76,7 +76,7 @@ class _Context:
     origin: dns.name.Name
     ttl: int
     owner: dns.name.Name | None = None
-    depth: int = 0
+    files: tuple[str, ...] = ()
 
 
 @dataclass
@@ -142,13 +142,15 @@ class Reader:
 
     def _include(self, name: str, where: Where, context: _Context) -> None:
         self._includes += 1
-        if context.depth >= MAX_INCLUDE_DEPTH or self._includes > MAX_INCLUDES:
-            if self._includes <= MAX_INCLUDES + 1:
-                self._error(where, "E404", f"'{name[:60]}' is included too deep or too often: does it include itself?")
-            return
-        lines = self.opener(name, where, self.found)
-        if lines is not None:
-            self._read(lines, replace(context, depth=context.depth + 1))
+        if name in context.files:
+            self._error(where, "E404", f"'{name[:60]}' includes itself")
+        elif len(context.files) >= MAX_INCLUDE_DEPTH:
+            self._error(where, "E108", f"files are included more than {MAX_INCLUDE_DEPTH} deep")
+        elif self._includes == MAX_INCLUDES:
+            self._error(where, "E108", f"more than {MAX_INCLUDES} files are included")
+        elif self._includes < MAX_INCLUDES:
+            lines = self.opener(name, where, self.found)
+            self._read(lines or [], replace(context, files=(*context.files, name)))
 
     # records
 
@@ -210,7 +212,7 @@ class Reader:
         try:
             return dns.name.from_text(text, origin)
         except (dns.exception.DNSException, UnicodeError) as error:
-            self._error(where, "E401", f"'{text[:60]}' is not a domain name: {_said(error)}")
+            self._error(where, "E401", f"'{text[:60]}' is not a domain name{_said(error)}")
             return None
 
     def _type(self, text: str, where: Where) -> dns.rdatatype.RdataType | None:
@@ -237,10 +239,10 @@ class Reader:
         try:
             wire = dns.rdata.from_text(dns.rdataclass.IN, rdtype, text, origin, relativize=False).to_wire() or b""
         except (dns.exception.DNSException, ValueError, OverflowError) as error:
-            self._error(where, "E401", f"not the data of a {name} record: {_said(error)}")
+            self._error(where, "E401", f"'{text.strip()[:60]}' is not the data of type {name}{_said(error)}")
             return None
         if len(wire) > MAX_RDATA:
-            self._error(where, "E415", f"the data of this {name} record has {len(wire)} octets, the most is {MAX_RDATA}")
+            self._error(where, "E415", f"this {name} has {len(wire)} octets of data, the most is {MAX_RDATA}")
             return None
         return wire
 
@@ -254,9 +256,9 @@ class Reader:
 
 
 def _said(error: Exception) -> str:
-    """dnspython's sentence without its own file and line."""
-    said = re.sub(r"^<string>:\d+: ", "", " ".join(str(error).split())) or type(error).__name__
-    return said.rstrip(".")[:120]
+    """dnspython's sentence behind a colon, without its own file and line; nothing where it says nothing."""
+    said = re.sub(r"^<string>:\d+: ", "", " ".join(str(error).split())).rstrip(".")
+    return "" if said in ("", "Text input is malformed") else f": {said[:120]}"
 
 
 def _near(word: str, known: Iterable[str]) -> str:

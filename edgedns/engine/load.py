@@ -145,12 +145,12 @@ def _soa(zone: ZoneRules, reader: Reader, written: StaticRR | None) -> None:
     soas = [rr for rr in reader.records if rr.type == types.SOA and rr.owner == zone.apex]
     if len(soas) > 1:
         reader.found.append(problem(soas[1].where, "E408", f"a second SOA: the first is in line {soas[0].where.line}"))
-    if zone.soa is None:
-        if written is None:
+    if zone.soa is None or written is not None:
+        if zone.soa is not None and written is not None:
+            reader.found.append(problem(written.where, "E408", "the SOA is given by soa: as well: keep one of them"))
+        elif written is None:
             reader.found.append(problem(zone.where, "E407", f"zone '{zone.name}' has no SOA: give soa: or write one"))
         return
-    if written is not None:
-        reader.found.append(problem(written.where, "E408", "the SOA is given by soa: as well: keep one of them"))
     soa = zone.soa
     numbers = f"{soa.serial or 0} {soa.refresh} {soa.retry} {soa.expire} {soa.minimum}"
     line = f"{zone.name}. {soa.ttl} IN SOA {soa.mname}. {soa.rname}. {numbers}"
@@ -161,7 +161,8 @@ def _servers(zone: ZoneRules, reader: Reader, written: StaticRR | None) -> None:
     """The zone's NS, from `ns:` (with the SOA's TTL) or as written."""
     if zone.ns and written is not None:
         reader.found.append(problem(written.where, "E409", "the zone's NS are given by ns: as well: keep one of them"))
-    elif not zone.ns and written is None:
+        return
+    if not zone.ns and written is None:
         reader.found.append(problem(zone.where, "E409", f"zone '{zone.name}' has no NS: give ns: or write them"))
     soas = [rr.ttl for rr in reader.records if rr.type == types.SOA and rr.owner == zone.apex]
     ttl = soas[0] if soas else zone.ttl

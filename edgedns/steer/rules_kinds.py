@@ -95,17 +95,16 @@ class Many:
         if not nodes or (isinstance(node, Scalar) and node.empty):
             mismatch(node, f"a list of {self.what}", found)
             return None
-        spots = [spot for spot in (self.kind.read(each, found) for each in nodes) if spot]
-        if self.unique:
-            self._report_twice(spots, found)
-        return Spot(spots, node.where)
-
-    def _report_twice(self, spots: list[Spot[Any]], found: list[Problem]) -> None:
+        spots: list[Spot[Any]] = []
         seen: set[Any] = set()
-        for spot in spots:
-            if spot.value in seen:
-                found.append(problem(spot.where, "E215", f"the same one of the {self.what} is listed twice"))
-            seen.add(spot.value)
+        for each in nodes:
+            spot = self.kind.read(each, found)
+            if spot and self.unique and spot.value in seen:
+                found.append(problem(spot.where, "E215", f"'{short(getattr(each, 'text', ''))}' is listed twice"))
+            elif spot:
+                spots.append(spot)
+                seen.update([spot.value] if self.unique else [])
+        return Spot(spots, node.where)
 
     def schema(self, defs: dict[str, Json]) -> Json:
         one = self.kind.schema(defs)

@@ -11,7 +11,7 @@ from ..model import Failover, Family, Match, NamedNetwork, Pin, Prefix, Provider
 
 
 def review(rules: RuleSet, now: float | None, continent: Callable[[str], str], complete: bool) -> list[Problem]:
-    """The warnings of a rule set; what is unused is told only when every file could be read (`complete`)."""
+    """The warnings of a rule set. What is unused or without addresses is told only of one without errors (`complete`)."""
     found = {
         warning
         for zone in rules.zones.values()
@@ -21,12 +21,12 @@ def review(rules: RuleSet, now: float | None, continent: Callable[[str], str], c
     found.update(_twice(rules.providers.values()))
     if complete:
         found.update(_unused(rules))
+        found.update(_one_family(rules))
     return sorted(found)
 
 
 def _of_record(record: Record, rules: RuleSet, now: float | None, continent: Callable[[str], str]) -> Iterator[Problem]:
     for position, rule in enumerate(record.rules):
-        yield from _one_family(rule, rules.providers)
         if rule.until is not None and now is not None and rule.until <= now:
             ended = datetime.fromtimestamp(rule.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
             yield problem(rule.where, "W601", f"rule '{rule.name}' ended {ended}: take it out")
@@ -46,14 +46,14 @@ def names_in(rule: Rule) -> tuple[str, ...]:
     return rule.action.order if isinstance(rule.action, Failover) else rule.action.among
 
 
-def _one_family(rule: Rule, providers: Mapping[str, Provider]) -> Iterator[Problem]:
+def _one_family(rules: RuleSet) -> Iterator[Problem]:
     """A rule whose providers have no address of one family: that family's question is NODATA."""
-    used = [providers[name] for name in names_in(rule) if name in providers]
-    names = ", ".join(provider.name for provider in used)
-    if used and not any(provider.v6 for provider in used):
-        yield problem(rule.where, "W605", f"rule '{rule.name}': {names} has no v6, so AAAA is NODATA")
-    if used and not any(provider.v4 for provider in used):
-        yield problem(rule.where, "W605", f"rule '{rule.name}': {names} has no v4, so A is NODATA")
+    for rule in (rule for zone in rules.zones.values() for record in zone.records for rule in record.rules):
+        used = [rules.providers[name] for name in names_in(rule)]
+        names = ", ".join(provider.name for provider in used)
+        for family, question in (("v4", "A"), ("v6", "AAAA")):
+            if not any(getattr(provider, family) for provider in used):
+                yield problem(rule.where, "W605", f"rule '{rule.name}': {names} has no {family}, so {question} is NODATA")
 
 
 def _twice(providers: Iterable[Provider]) -> Iterator[Problem]:

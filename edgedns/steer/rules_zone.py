@@ -173,7 +173,8 @@ def _record(
 ) -> Record:
     key, fields = pair
     if len({"rules", "like"} & fields.given.keys()) != 1:
-        said = "has both 'rules' and 'like': keep one" if fields.given.keys() >= {"rules", "like"} else "has no 'rules'"
+        both = {"rules", "like"} <= fields.given.keys()
+        said = "has both 'rules' and 'like': keep one" if both else "has neither 'rules' nor 'like'"
         scope.report(key.where, "E309", f"record '{key.value}' {said}")
     rules = tuple(rule for rule in (_rule(spot.value, scope) for spot in fields.get("rules", ())) if rule)
     _check_rules(fields, rules, scope)
@@ -208,38 +209,37 @@ def _like(
     zone: str,
     scope: Scope,
 ) -> Record:
-    """The record, with what it doesn't say itself taken from the one it is like."""
-    fields, record = pairs[name][1], own[name]
+    """The record, with what it doesn't say itself taken from the one it is like, and so on."""
+    record, given = own[name], dict(pairs[name][1].given)
     chain = [name]
-    while "like" in fields.spots:
-        target = in_zone(fields.get("like"), zone)
-        if target in chain or target not in own:
-            if len(chain) == 1 or target == name:
-                _report_like(fields.spots["like"], target, chain, own, zone, scope)
-            return record
-        chain.append(target)
-        other, given = own[target], pairs[name][1].given
-        for between in chain[1:-1]:
-            given = {**given, **pairs[between][1].given}
-        fields = pairs[target][1]
+    while "like" in pairs[chain[-1]][1].spots:
+        spot = pairs[chain[-1]][1].spots["like"]
+        target = in_zone(spot.value, zone)
+        if target not in own or target in chain:
+            _report_like(spot, target, chain, own, zone, scope)
+            break
+        other = own[target]
         record = replace(
             record,
             rules=record.rules or other.rules,
             ttl=record.ttl if "ttl" in given else other.ttl,
             all_down=record.all_down if "all_down" in given else other.all_down,
         )
+        given.update(pairs[target][1].given)
+        chain.append(target)
     return record
 
 
 def _report_like(
     spot: Spot[str], target: str, chain: list[str], own: Mapping[str, Record], zone: str, scope: Scope
 ) -> None:
-    if target in own:
-        circle = " -> ".join(relative(name, zone) for name in [*chain, target])
-        scope.report(spot.where, "E311", f"records are like each other in a circle: {circle}")
-    else:
+    """Once for each mistake: an unknown record by the one that names it, a circle by its first record in the file."""
+    if target not in own and len(chain) == 1:
         known = [record.label for record in own.values()]
         scope.report(spot.where, "E301", f"unknown record '{spot.value}'{did_you_mean(spot.value, known)}")
+    elif target == chain[0] == min(chain, key=list(own).index):
+        circle = " -> ".join(relative(name, zone) for name in [*chain, target])
+        scope.report(spot.where, "E311", f"records are like each other in a circle: {circle}")
 
 
 def _rule(fields: Fields, scope: Scope) -> Rule | None:

@@ -191,7 +191,8 @@ class _Builder:
         if anchor := getattr(event, "anchor", None):
             self._refuse(event, f"the anchor '&{anchor}': anchors are not allowed (quote text that begins with &)")
         if tag := getattr(event, "tag", None):
-            self._refuse(event, f"the tag '{tag}': tags are not allowed (quote text that begins with !)")
+            shown = tag.replace("tag:yaml.org,2002:", "!!")
+            self._refuse(event, f"the tag '{shown}': tags are not allowed (quote text that begins with !)")
 
     def _refuse(self, event: Any, what: str) -> None:
         self.refused += 1
