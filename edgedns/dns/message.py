@@ -55,7 +55,7 @@ class Malformed(NamedTuple):
     """A message that is answered with `rcode` and no records, whatever the zones say.
 
     `rcode` is FORMERR, NOTIMP or BADVERS; NOERROR where nothing was asked but a cookie (RFC 7873 section 5.4).
-    `question` is empty where it could not be read. `why` is for logs.
+    `question` is empty where it could not be read or the opcode is not QUERY. `why` is for logs.
     """
 
     id: int
@@ -137,7 +137,9 @@ def parse(packet: bytes) -> Query | Malformed | None:
         qname, qtype, qclass = found.asked
         flags = bool(header.rd), bool(header.cd)
         return Query(header.id, header.opcode, *flags, qname, fold(qname), qtype, qclass, found.edns, found.question)
-    return Malformed(header.id, header.opcode, bool(header.rd), rcode or 0, found.edns, found.question, found.why)
+    # Only of QUERY is it known that what follows the header is a question that can be given back (RFC 8906 section 8.1.4).
+    question = found.question if header.opcode == types.QUERY else b""
+    return Malformed(header.id, header.opcode, bool(header.rd), rcode or 0, found.edns, question, found.why)
 
 
 class _Parts:

@@ -113,6 +113,12 @@ def test_a_response_is_silence(flags: int, rest: bytes) -> None:
 def test_every_other_opcode_is_notimp(opcode: int, rest: bytes, counts: tuple[int, int, int, int]) -> None:
     got = malformed(packet(rest, flags=opcode << 11 | 0x0100, counts=counts))
     assert (got.rcode, got.opcode, got.rd) == (NOTIMP, opcode, True)
+    assert encode(got, Response(got.rcode), 512) == struct.pack("!6H", 0x1234, 0x8100 | opcode << 11 | 4, 0, 0, 0, 0)
+
+
+def test_notimp_keeps_the_opt() -> None:
+    got = malformed(packet(QUESTION + OPT, flags=0x7800, counts=(1, 0, 0, 1)))
+    assert encode(got, Response(got.rcode), 512)[12:] == OPT
 
 
 BROKEN = {

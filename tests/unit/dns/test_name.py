@@ -58,6 +58,7 @@ def test_ancestors_run_from_the_apex_down(wire: bytes) -> None:
     assert [name.parent(below) for below in path[1:]] == path[:-1]
     assert len(path) == name.label_count(wire) + 1 == len(name.labels(wire)) + 1
     assert name.ancestors(wire, wire) == [wire]
+    assert list(name.suffixes(wire)) == path[::-1]
 
 
 @given(NAMES, st.binary(max_size=4))
