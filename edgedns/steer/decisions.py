@@ -35,7 +35,7 @@ from edgedns.steer.rows import (
 HOLD = np.dtype(
     [
         ("home", "<i2"), ("serving", "<i2"), ("second", "<i2"), ("pending", "<i2"), ("left", "<i2"), ("waited", "u1"),
-        ("worse", "u1"), ("moved", "<f8"), ("guard_rtt", "<f4"), ("guard_until", "<f8"),
+        ("worse", "u1"), ("settled", "?"), ("moved", "<f8"), ("guard_rtt", "<f4"), ("guard_until", "<f8"),
     ]
 )  # fmt: skip
 

@@ -22,12 +22,15 @@ Hold = NDArray[np.void]
 class Pace:
     """How quick decisions are. Times in seconds; `now`, `ttl` and `fresh` (a new round's table) are of one call.
 
+    gain: how much score less mean a challenger needs, for `rounds` rounds; where one of the two has less than `few`
+    samples it needs a typical RTT lower by `doubt` / sqrt(samples), in ln(ms), and no waiting.
     churn: the share of weight that may move in one round for a better measurement; 1 is no limit.
     """
 
     gain: float = 0.05
     rounds: int = 2
     few: float = 5.0
+    doubt: float = 0.25
     dwell_ttls: float = 2.0
     churn: float = 1.0
     watch: float = 300.0
@@ -45,14 +48,14 @@ class Pace:
 class Evidence:
     """What speaks for each arm in each row: [row, arm].
 
-    candidate: may serve. value: belief, cautious: the same less doubt. rtt: median in ms, NaN unknown. samples: decayed.
+    candidate: may serve. value: belief, cautious: the same less doubt. typical: RTT in ms, NaN unknown. samples: decayed.
     known[row]: something was measured for the row or above it. weight[row]: its share of traffic in any unit.
     """
 
     candidate: Bools
     value: Floats
     cautious: Floats
-    rtt: Floats
+    typical: Floats
     samples: Floats
     known: Bools
     weight: Floats
@@ -68,15 +71,16 @@ def step(action: Wan, evidence: Evidence, held: Hold, pace: Pace) -> tuple[Hold,
         sent_back = _guard(action, evidence, hold, current, well, pace)
         current = np.where(sent_back, hold["home"], current)
     guarded = well & (pace.now < hold["guard_until"])
-    best = _best(evidence.cautious, evidence.candidate)
-    wanted = ~guarded & _better(action, evidence, current, best, pace)
-    ready = _ready(evidence, hold, wanted, current, best, pace)
+    best, better, few = _challenger(evidence, hold, current, pace)
+    wanted = ~guarded & better & _saves(action, evidence, current, best)
+    ready = _ready(evidence, hold, wanted, few, current, best, pace)
     _note(hold, wanted, best, pace)
     _watch(hold, ready & well, current, evidence, pace)
     serving = np.where(ready, best, current)
     hold["home"] = np.where(ready & well, best, hold["home"])
     hold["moved"] = np.where(ready, pace.now, hold["moved"])
     hold["pending"] = np.where(ready, -1, hold["pending"])
+    hold["settled"] |= pace.fresh & evidence.known & ~(wanted & ~ready)
     hold["serving"] = serving
     hold["second"] = _second(evidence, hold["second"], serving, pace)
     return hold, _reasons(evidence, wanted & ~ready, guarded, well)
@@ -96,31 +100,46 @@ def _best(score: Floats, candidate: Bools) -> Ints:
     return np.asarray(np.where(candidate, np.round(score, 6), -np.inf).argmax(axis=1), dtype=np.int64)
 
 
-def _better(action: Wan, evidence: Evidence, current: Ints, best: Ints, pace: Pace) -> Bools:
+def _challenger(evidence: Evidence, hold: Hold, current: Ints, pace: Pace) -> tuple[Ints, Bools, Bools]:
+    """(who could replace the current arm, whether it beats it clearly enough, whether that was told from few samples).
+
+    By the graded score where both arms have samples enough. Below that wins say little (of two arms measured once, one
+    wins always): there typical RTTs are compared, by a margin that shrinks as samples come.
+    """
     every = np.arange(len(current))
+    typical = np.where(evidence.samples > 0, -np.log(evidence.typical), -np.inf)
+    likely = _best(typical, evidence.candidate)
+    likely = np.where(evidence.samples[every, likely] > 0, likely, current)
+    least = np.minimum(evidence.samples[every, likely], evidence.samples[every, current])
+    few = least < pace.few
+    best = np.where(few, likely, _best(evidence.cautious, evidence.candidate))
     gain = evidence.cautious[every, best] - evidence.value[every, current]
-    return np.asarray((best != current) & (gain > pace.gain) & _saves(action, evidence.rtt, current, best), dtype=np.bool_)
+    saving = np.log(evidence.typical[every, current] / evidence.typical[every, best])
+    doubt = np.where(hold["settled"], pace.doubt / np.sqrt(np.maximum(least, 0.3)), 0.0)
+    clear = np.where(few, np.isnan(saving) | (saving > doubt), gain > pace.gain)
+    return best, np.asarray((best != current) & clear, dtype=np.bool_), np.asarray(few, dtype=np.bool_)
 
 
-def _saves(action: Wan, rtt: Floats, current: Ints, best: Ints) -> Bools:
+def _saves(action: Wan, evidence: Evidence, current: Ints, best: Ints) -> Bools:
     """Enough milliseconds and enough per cent, as the rule asks; an unknown RTT argues for nobody."""
     every = np.arange(len(current))
-    now, then = rtt[every, current], rtt[every, best]
+    now, then = evidence.typical[every, current], evidence.typical[every, best]
     least = np.maximum(action.margin_ms, now * action.margin_percent / 100.0)
     return np.asarray(np.isnan(now) | np.isnan(then) | (now - then >= least), dtype=np.bool_)
 
 
-def _ready(evidence: Evidence, hold: Hold, wanted: Bools, current: Ints, best: Ints, pace: Pace) -> Bools:
+def _ready(
+    evidence: Evidence, hold: Hold, wanted: Bools, few: Bools, current: Ints, best: Ints, pace: Pace
+) -> Bools:
     """Wanted for long enough, or at once where little is known; settled for two TTLs; within the churn budget."""
     if not pace.fresh:
         return np.zeros(len(hold), dtype=np.bool_)
     every = np.arange(len(hold))
     waited = np.where(hold["pending"] == best, hold["waited"] + 1, 1)
-    confirmed = (waited >= pace.rounds) | (evidence.samples[every, current] < pace.few)
-    settled = pace.now - hold["moved"] >= pace.dwell_ttls * pace.ttl
-    ready = wanted & confirmed & settled
-    gain = evidence.cautious[every, best] - evidence.value[every, current]
-    return _within_budget(ready, gain * evidence.weight, evidence.weight, pace.churn)
+    dwelt = pace.now - hold["moved"] >= pace.dwell_ttls * pace.ttl
+    ready = wanted & (few | (waited >= pace.rounds)) & dwelt
+    saved = np.nan_to_num(evidence.typical[every, current] - evidence.typical[every, best])
+    return _within_budget(ready, saved * evidence.weight, evidence.weight, pace.churn)
 
 
 def _within_budget(ready: Bools, worth: Floats, weight: Floats, churn: float) -> Bools:
@@ -146,7 +165,7 @@ def _note(hold: Hold, wanted: Bools, best: Ints, pace: Pace) -> None:
 
 def _watch(hold: Hold, moving: Bools, left: Ints, evidence: Evidence, pace: Pace) -> None:
     """From a move on, remember what the row had before."""
-    rtt = evidence.rtt[np.arange(len(hold)), left]
+    rtt = evidence.typical[np.arange(len(hold)), left]
     hold["left"] = np.where(moving, left, hold["left"])
     hold["guard_rtt"] = np.where(moving, rtt, hold["guard_rtt"])
     hold["worse"] = np.where(moving, 0, hold["worse"])
@@ -156,7 +175,7 @@ def _guard(action: Wan, evidence: Evidence, hold: Hold, current: Ints, well: Boo
     """Rows whose RTT got worse by a move, two rounds in a row, and better where they came from: back, and stay a while."""
     every = np.arange(len(hold))
     watched = (hold["left"] >= 0) & (pace.now - hold["moved"] <= pace.watch) & well
-    rtt, limit = evidence.rtt[every, current], hold["guard_rtt"] * pace.worse + action.margin_ms
+    rtt, limit = evidence.typical[every, current], hold["guard_rtt"] * pace.worse + action.margin_ms
     regret = evidence.value[every, hold["left"]] > evidence.value[every, current]
     worse = watched & (rtt > limit) & regret
     hold["worse"] = np.where(worse, hold["worse"] + 1, 0)

@@ -212,21 +212,20 @@ def _evidence(
 ) -> Evidence:
     """What the table says of each arm in each row; an arm it doesn't know is nominal."""
     table, at = world.table, 0 if family == 4 else 1
-    shape = (len(keys), len(arms))
-    value, doubt, samples = (np.zeros(shape) for _ in range(3))
-    rtt = np.full(shape, np.nan)
     known = source >= 0
+    value, doubt, samples = (np.zeros((len(keys), len(arms))) for _ in range(3))
+    rtt, typical = (np.full((len(keys), len(arms)), np.nan) for _ in range(2))
     for i, name in enumerate(arms):
         if name in table.providers and len(table.keys):
-            where = (source, at, table.providers.index(name))
-            value[:, i], doubt[:, i] = table.mean[where], table.terms.cautious * table.sd[where]
-            samples[:, i], rtt[:, i] = table.samples[where], table.rtt[where]
-    value[~known], doubt[~known], samples[~known], rtt[~known] = 0.0, 0.0, 0.0, np.nan
-    above = known & _has_children(table)[source] if len(table.keys) else known
-    value[above], doubt[above] = _upstream(rtt[above], samples[above])
-    candidate = np.zeros(shape, dtype=np.bool_)
+            where = (source[known], at, table.providers.index(name))
+            value[known, i], doubt[known, i] = table.mean[where], table.terms.cautious * table.sd[where]
+            samples[known, i], rtt[known, i], typical[known, i] = table.samples[where], table.rtt[where], table.typical[where]
+    above = known.copy()
+    above[known] = _has_children(table)[source[known]]
+    value[above], doubt[above], typical[above] = *_upstream(rtt[above], samples[above]), rtt[above]
+    candidate = np.zeros((len(keys), len(arms)), dtype=np.bool_)
     candidate[:, [arms.index(name) for name in usable]] = _row_candidates(world, keys, usable, family)
-    return Evidence(candidate, value, value - doubt, rtt, samples, known, np.ones(len(keys)))
+    return Evidence(candidate, value, value - doubt, typical, samples, known, np.ones(len(keys)))
 
 
 def _has_children(table: WanTable) -> Bools:

@@ -49,7 +49,7 @@ class Terms:
 
 
 TERMS = Terms()
-_ARRAYS = ("mean", "w50", "sd", "rtt", "samples", "seen")
+_ARRAYS = ("mean", "w50", "sd", "rtt", "typical", "samples", "seen")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class WanTable:
 
     mean: WAN after shrinking towards the level above. w50: the share of samples faster than the pooled median, unshrunk.
     sd: its uncertainty. rtt: median in ms, of this row or, without samples, of the level above; NaN where nobody knows.
+    typical: geometric mean in ms, a loss counting 10 s; an arm without samples takes the level above's, times how much slower
+    the row is than that level on the arms that it has.
     samples: decayed count. seen: Unix time of the last sample, 0 for never. at: when the last round closed.
     """
 
@@ -69,6 +71,7 @@ class WanTable:
     w50: Grid
     sd: Grid
     rtt: Grid
+    typical: Grid
     samples: Grid
     seen: Floats
     at: float
@@ -193,29 +196,32 @@ def _kept(cells: Cells, names: tuple[str, ...]) -> Cells:
 def _table(cells: Cells, names: tuple[str, ...], terms: Terms) -> WanTable:
     rows = unpack(cells.keys)
     shape = (len(rows), 2, len(names))
-    arm, samples, median = _per_arm(cells)
+    arm, samples, median, typical = _per_arm(cells)
     place = _flat_place(arm, len(names))
     wins, w50 = _wins(cells, arm, samples, place, shape, terms)
     parent = parents(rows, cells.keys)
     count = _scatter(samples, place, shape, 0.0)
-    rtt = _inherited(_scatter(median, place, shape, np.nan), rows, parent)
     mean, sd = _shrunk(wins, count, rows, parent, terms)
     seen = np.zeros(shape)
     seen.reshape(-1)[_flat_place(cells.arms, len(names))] = cells.seen
+    medians, typicals = (_scatter(values, place, shape, np.nan) for values in (median, typical))
     return WanTable(
-        rows=rows, keys=cells.keys, providers=names, parent=parent, mean=mean, w50=_scatter(w50, place, shape, np.nan),
-        sd=sd, rtt=rtt, samples=count, seen=seen, at=cells.at, terms=terms,
+        rows=rows, keys=cells.keys, providers=names, parent=parent, mean=mean, w50=_scatter(w50, place, shape, np.nan), sd=sd,
+        rtt=_inherited(medians, rows, parent, np.zeros(shape[:2])),
+        typical=_inherited(typicals, rows, parent, None), samples=count, seen=seen, at=cells.at, terms=terms,
     )  # fmt: skip
 
 
-def _per_arm(cells: Cells) -> tuple[Ints, Floats, Floats]:
-    """Codes of the arms that have cells, sorted; their samples; their median RTT in ms (10 s when most are lost)."""
+def _per_arm(cells: Cells) -> tuple[Ints, Floats, Floats, Floats]:
+    """Codes of the arms that have cells, sorted; their samples; their median and typical RTT in ms."""
     arm_of_cell = cells.codes // CELLS
     first = np.flatnonzero(np.diff(arm_of_cell, prepend=-1))
     if not len(first):
-        return arm_of_cell, cells.weights, cells.weights
+        return arm_of_cell, cells.weights, cells.weights, cells.weights
     samples = np.add.reduceat(cells.weights, first)
-    return arm_of_cell[first], samples, rtt_at(_quantile_place(cells, first, samples, 0.5))
+    middle = np.minimum(cells.codes % CELLS + 0.5, BUCKETS)
+    typical = np.add.reduceat(cells.weights * middle, first) / samples
+    return arm_of_cell[first], samples, rtt_at(_quantile_place(cells, first, samples, 0.5)), rtt_at(typical)
 
 
 def _quantile_place(cells: Cells, first: Ints, samples: Floats, q: float) -> Floats:
@@ -312,16 +318,27 @@ def _lent(values: Grid, count: Grid) -> Grid:
     return np.where(borrow, values[:, ::-1], values).astype(np.float32)
 
 
-def _inherited(rtt: Grid, rows: Rows, parent: Ints) -> Grid:
-    """Medians, with gaps filled from the level above and, where a row has none, from the other family."""
+def _inherited(rtt: Grid, rows: Rows, parent: Ints, slower: Floats | None) -> Grid:
+    """RTTs with gaps filled from the level above and, where a row has none at all, from the other family.
+
+    slower[row, family] is ln of how much slower a row is than the level above; None: told from the arms that both have.
+    """
     level = level_of(rows)
     for depth in range(len(LEVELS) - 1, -1, -1):
         at = np.flatnonzero(level == depth)
         known = ~np.isnan(rtt[at])
         above = np.where((parent[at] >= 0)[:, None, None], rtt[parent[at]], np.nan)
-        lent = _lent(np.where(known, rtt[at], np.nan), known.astype(np.float32))
-        rtt[at] = np.where(np.isnan(lent), above, lent)
+        factor = _slower(rtt[at], above) if slower is None else slower[at]
+        own = _lent(np.where(known, rtt[at], np.nan), known.astype(np.float32))
+        rtt[at] = np.where(np.isnan(own), above * np.exp(factor)[:, :, None], own)
     return rtt
+
+
+def _slower(rtt: Grid, above: Grid) -> Floats:
+    """ln(row / level above), averaged over the arms that both know; 0 where there are none."""
+    ratio = np.log(rtt / above)
+    both = ~np.isnan(ratio)
+    return np.asarray(np.where(both, ratio, 0.0).sum(axis=2) / np.maximum(both.sum(axis=2), 1), dtype=np.float64)
 
 
 def _family(family: Family) -> int:
