@@ -90,7 +90,7 @@ class _Session:
             await asyncio.gather(*running, return_exceptions=True)
         if self.uplink is not None and self.uplink.backlog:
             await self.uplink.finish(LAST_POST)
-        self._sum_up(agent.counts, agent)
+        self._sum_up(agent.counts, agent, "in all: ")
 
     def _take(self, sample: Sample) -> None:
         if sample.rtt_ms is not None and len(self.rtts) < 100_000:
@@ -117,8 +117,8 @@ class _Session:
             self._sum_up(now.since(before), agent)
             before = now
 
-    def _sum_up(self, counts: Counts, agent: Agent) -> None:
-        parts = [f"{counts.probes} probes", f"{counts.replied} replied", f"{counts.lost} lost"]
+    def _sum_up(self, counts: Counts, agent: Agent, heading: str = "") -> None:
+        parts = [f"{heading}{counts.probes} probes", f"{counts.replied} replied", f"{counts.lost} lost"]
         if self.rtts:
             parts.append(f"median {statistics.median(self.rtts):.2f} ms")
         self.rtts.clear()
