@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from ipaddress import ip_address
 from typing import Literal, NamedTuple
 
 Family = Literal[4, 6]
@@ -252,6 +253,15 @@ class NetworkKey(NamedTuple):
     country: str = ""
     family: int = 0
     block: int = -1
+
+    @property
+    def text(self) -> str:
+        """As people read it: AS64500/DE/198.51.0.0/16, or the level above that it names."""
+        parts = [f"AS{self.asn}" if self.asn >= 0 else "", self.country]
+        if self.block >= 0:
+            size, length = (16, 32) if self.family == 6 else (4, 16)
+            parts.append(f"{ip_address((self.block << 8 * size - length).to_bytes(size, 'big'))}/{length}")
+        return "unmapped" if self == NetworkKey(0) else "/".join(part for part in parts if part) or "everyone"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgedns.engine.flat import Buffer
 from edgedns.errors import PublishRefused, SourceError
 
 ROOT = "root.json"
@@ -55,15 +56,9 @@ class Publisher:
         """The root that stands, or None on a first start; SourceError when it can't be read."""
         return read_root(self.directory)
 
-    def put(self, kind: str, content: bytes | Callable[[], bytes], key: str = "") -> str:
-        """Write one immutable file and give its name. With `key`, `content` is only made when the file isn't there."""
-        if callable(content):
-            name = f"{kind}-{key}.bin"
-            if (self.directory / name).exists():
-                return name
-            content = content()
-        else:
-            name = f"{kind}-{hashlib.blake2b(content, digest_size=12).hexdigest()}.bin"
+    def put(self, kind: str, content: Buffer, key: str = "") -> str:
+        """Write one immutable file, if it isn't there, and give its name: by `key`, or by the content itself."""
+        name = f"{kind}-{key or hashlib.blake2b(content, digest_size=12).hexdigest()}.bin"
         if not (self.directory / name).exists():
             _write(self.directory / name, content)
         return name
@@ -100,7 +95,7 @@ class Publisher:
 def files_of(root: Mapping[str, Any]) -> set[str]:
     """The names of all files that a root refers to."""
     names = {root["atoms"], root["base"], *(step["overlay"] for step in root["schedule"])}
-    return names | ({root["table"]} if root.get("table") else set())
+    return names | {root[kind] for kind in ("table", "decisions") if root.get(kind)}
 
 
 def read_root(directory: Path) -> dict[str, Any] | None:
@@ -146,7 +141,7 @@ def refuse_implausible(facts: Facts, now: float) -> None:
         raise PublishRefused(f"{share}: see `edgedns plan`")
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: Buffer) -> None:
     """All or nothing: aside, fsync, rename, fsync of the folder."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with open(aside, "wb") as file:

@@ -33,6 +33,7 @@ class Steered(NamedTuple):
     """One steering decision. `provider` is an index, or NONE; `scope` counts bits of the address that was looked up."""
 
     rule: Rule
+    column: int
     ranking: Ranking
     provider: int
     scope: int
@@ -84,7 +85,8 @@ def steer(view: View, slot: Slot, subnet: ClientSubnet | None, client: bytes) ->
     place, scope = view.cell(slot.policy, atom)
     rule = view.base.policies[slot.policy][place]
     network = view.network[atom]
-    ranking = view.ranking_at(rule.columns[slot.family == 6], network)
+    column = rule.columns[slot.family == 6]
+    ranking = view.ranking_at(column, network)
     bits = 32 if family == 4 else 128
     unit = value >> (bits - UNIT_BITS[family])
     if ranking.split:
@@ -92,7 +94,7 @@ def steer(view: View, slot: Slot, subnet: ClientSubnet | None, client: bytes) ->
     if offset:
         scope = offset + scope if scope else _outer_scope(view, slot, asked)
     provider = view.pick(ranking, unit) if not ranking.down else NONE
-    return Steered(rule, ranking, provider, scope, atom, network, unit)
+    return Steered(rule, column, ranking, provider, scope, atom, network, unit)
 
 
 def _outer_scope(view: View, slot: Slot, asked: bytes) -> int:

@@ -72,8 +72,11 @@ def sources(loaded: Loaded) -> list[ZoneSource]:
 def check_tests(
     loaded: Loaded, snapshot: Snapshot, first_address: Callable[[int], bytes | None]
 ) -> list[Problem]:
-    """The tests that fail against a snapshot of the rules. They are asked in order of date, as time can't go back."""
-    tests = [test for zone in loaded.rules.zones.values() for test in zone.tests]
+    """The tests that fail against a snapshot of the rules. They are asked in order of date, as time can't go back.
+
+    Zones that stand as they were because their new file has errors are not tested again.
+    """
+    tests = [test for name, zone in loaded.rules.zones.items() if name not in loaded.failed_zones for test in zone.tests]
     problems = []
     for test in sorted(tests, key=lambda test: test.at or 0.0):
         wrong = _failure(test, snapshot, first_address)

@@ -55,7 +55,7 @@ def load_rules(directory: str | Path, now: float | None = None) -> Loaded:
     reading = rules.read(files, continent, now)
     records = {name: _records(zone, texts) for name, zone in reading.rules.zones.items()}
     own = [*unreadable, *reading.problems]
-    problems = sorted({texts.with_source(each) for each in (*own, *_all_problems(records))})
+    problems = sorted({with_source(each, texts.lines) for each in (*own, *_all_problems(records))})
     zone_of = {**{each.file: Path(each.file).stem for each in unreadable}, **reading.zone_of}
     wrong = {each.file for each in own if each.severity == "error"}
     if any(file not in zone_of or Path(file).stem == SHARED_STEM for file in wrong):
@@ -135,9 +135,18 @@ def _records(zone: ZoneRules, texts: _Texts) -> _Records:
     written = {rr.type: rr for rr in reversed(reader.records) if rr.owner == zone.apex}
     _soa(zone, reader, written.get(types.SOA))
     _servers(zone, reader, written.get(types.NS))
+    reader.found.extend(_test_types(zone))
     records, changed = zonecheck.tidy(reader.records)
     steered = {record.name for record in zone.records}
     return _Records(tuple(records), [*reader.found, *changed, *zonecheck.check(zone.apex, records, steered)])
+
+
+def _test_types(zone: ZoneRules) -> Iterator[Problem]:
+    for test in zone.tests:
+        try:
+            types.type_number(test.type)
+        except ValueError as error:
+            yield problem(test.where, "E410", str(error))
 
 
 def _soa(zone: ZoneRules, reader: Reader, written: StaticRR | None) -> None:
@@ -221,12 +230,21 @@ class _Texts:
             Line(_found_at(source, piece, entry.where, offset), piece) for offset, piece in enumerate(entry.text.split("\n"))
         ]
 
-    def with_source(self, each: Problem) -> Problem:
-        source = self.lines.get(each.file, [])
-        line = source[each.line - 1].replace("\t", " ").rstrip() if each.line <= len(source) else ""
-        if each.column > MAX_SOURCE or not line.isprintable():
-            return each
-        return replace(each, source=line if len(line) <= MAX_SOURCE else line[: MAX_SOURCE - 3] + "...")
+
+def with_source(each: Problem, lines: Mapping[str, list[str]] | None = None) -> Problem:
+    """The Problem with the line it is about, from `lines` by file, else read again from the file."""
+    source = (_lines_of(each.file) if lines is None else lines.get(each.file)) or []
+    line = source[each.line - 1].replace("\t", " ").rstrip() if each.line <= len(source) else ""
+    if each.column > MAX_SOURCE or not line.isprintable():
+        return each
+    return replace(each, source=line if len(line) <= MAX_SOURCE else line[: MAX_SOURCE - 3] + "...")
+
+
+def _lines_of(file: str) -> list[str]:
+    try:
+        return yamltree.lines(_read(Path(file)).decode("utf-8", "replace"))
+    except (OSError, ValueError):
+        return []
 
 
 def _found_at(source: list[str], piece: str, first: Where, offset: int) -> Where:

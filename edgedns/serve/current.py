@@ -33,13 +33,14 @@ class Mapped:
     def snapshot(self, root: dict[str, Any]) -> Snapshot:
         """The Snapshot of a root; SourceError when a file of it is missing or damaged, and nothing changes then."""
         names = [root["atoms"], root["base"], *(step["overlay"] for step in root["schedule"])]
-        opened = {name: self._open.get(name) or self._map(name) for name in names}
+        opened = {name: self._open.get(name) or self.sections(name) for name in names}
         files = Files(opened[root["atoms"]], opened[root["base"]], tuple(opened[name] for name in names[2:]))
         made = Snapshot(root, files)
         self._open = opened
         return made
 
-    def _map(self, name: str) -> Sections:
+    def sections(self, name: str) -> Sections:
+        """One published file; SourceError when it is missing or damaged."""
         path = self._directory / name
         try:
             with open(path, "rb") as file:
@@ -60,9 +61,7 @@ class Current:
         self._counters = counters
         self._tally = Tally(counters.cells)
         self._secrets = Secrets((os.urandom(16),))
-        self._fast: Callable[..., bytes | None] | None = (
-            None if os.environ.get("EDGEDNS_PATH") == "reference" else fastpath.reply
-        )
+        self._fast = None if os.environ.get("EDGEDNS_ENGINE") == "reference" else fastpath.reply
         self.snapshot: Snapshot | None = None
 
     @property

@@ -40,14 +40,7 @@ class LocalStore:
 
     def load_arrays(self, name: str) -> Sections | None:
         """What was saved under `name`, None if nothing was; SourceError when it is damaged."""
-        path = self.directory / f"{name}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return {key: stored[key] for key in stored.files}
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise SourceError(f"{path}: {error}; it is ignored, measuring begins anew") from error
+        return load_arrays(self.directory / f"{name}.npz")
 
     def load_json(self, name: str) -> Any:
         """What was saved under `name`, None if nothing was; SourceError when it is damaged."""
@@ -74,12 +67,12 @@ class LocalStore:
             self._write("salt", os.urandom(8).hex().encode(), 0o644)
         return path.read_text().strip()
 
-    def keep_rules(self, directory: Path, leave_out: frozenset[str]) -> None:
-        """Copy a rules directory aside as the last good one, except the files named, whose older copies stay."""
+    def keep_rules(self, directory: Path) -> None:
+        """Copy a rules directory aside as the last good one."""
         good = self.directory / GOOD_RULES
         good.mkdir(exist_ok=True)
         names = {path.name for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")}
-        for name in names - leave_out:
+        for name in names:
             shutil.copyfile(directory / name, good / f".{name}")
             (good / f".{name}").rename(good / name)
         for path in good.iterdir():
@@ -94,3 +87,14 @@ class LocalStore:
             file.flush()
             os.fsync(file.fileno())
         aside.rename(self.directory / name)
+
+
+def load_arrays(path: Path) -> Sections | None:
+    """The arrays of a file by name, None where there is no file; SourceError when it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise SourceError(f"{path}: {error}; it is ignored, measuring begins anew") from error

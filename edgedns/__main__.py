@@ -1,0 +1,5 @@
+"""python -m edgedns."""
+
+from edgedns.cli import main
+
+main()

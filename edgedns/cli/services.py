@@ -1,0 +1,171 @@
+"""What the admin side shows and does, from the control process' state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Any, Protocol, TypeVar
+
+from edgedns import metrics
+from edgedns.control import Control
+from edgedns.dns import name as names
+from edgedns.dns import types
+from edgedns.engine.explain import Question, explain
+from edgedns.errors import EdgednsError
+from edgedns.metrics import Family
+from edgedns.model import Override, Prefix
+from edgedns.serve import admin
+from edgedns.serve.workers import Workers
+from edgedns.steer.rows import key_of, level_of
+
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """Runs a function of the control's in its turn."""
+
+    async def __call__(self, function: Callable[..., T], *arguments: object) -> T: ...
+
+
+class QuestionError(EdgednsError):
+    """An explain question that can't be understood."""
+
+
+def make_services(control: Control, workers: Workers, call: Call) -> admin.Services:
+    """The callables that serve/admin.py is handed."""
+
+    async def explained(question: admin.Question) -> dict[str, Any]:
+        return await call(explain_now, control, question, time.time())
+
+    async def samples(body: bytes) -> dict[str, Any]:
+        outcome = await call(control.ingest, body, time.time())
+        return outcome.reply()
+
+    async def wan(asn: int | None, limit: int) -> dict[str, Any]:
+        return await call(wan_rows, control, asn, limit)
+
+    async def overrides() -> Sequence[Override]:
+        return control.overrides
+
+    async def add(order: Override) -> Override:
+        return await call(control.add_override, order, time.time())
+
+    async def remove(number: str) -> bool:
+        return await call(control.remove_override, number, time.time())
+
+    async def status() -> dict[str, Any]:
+        return await call(status_now, control, workers, time.time())
+
+    return admin.Services(
+        serial=lambda: min(workers.serials(), default=0),
+        families=lambda: families(control, time.time()),
+        explain=explained,
+        samples=samples,
+        wan=wan,
+        overrides=overrides,
+        add_override=add,
+        remove_override=remove,
+        status=status,
+    )
+
+
+def explain_now(control: Control, asked: admin.Question, now: float) -> dict[str, Any]:
+    """Explain from the published snapshot that `control` made last."""
+    return explain(control.snapshot(), parse_question(control, asked), control.evidence(now), now)
+
+
+def parse_question(control: Control, asked: admin.Question) -> Question:
+    try:
+        name, rtype = names.from_text(asked.name), types.type_number(asked.type)
+    except ValueError as error:
+        raise QuestionError(f"{error}") from None
+    client = ip_address(asked.client).packed if asked.client else None
+    if client is None:
+        client = control.world.table.first_address(asked.asn or 0)
+    if client is None:
+        raise QuestionError(f"AS{asked.asn} has no address in the ASN table")
+    subnet = None
+    if asked.subnet:
+        network = ip_network(asked.subnet, strict=False)
+        subnet = Prefix(4 if network.version == 4 else 6, network.network_address.packed, network.prefixlen)
+    return Question(name, rtype, client, subnet)
+
+
+def wan_rows(control: Control, asn: int | None, limit: int) -> dict[str, Any]:
+    """The WAN table, its most sampled rows first."""
+    table = control.measured.table
+    chosen = [i for i in range(len(table.keys)) if asn is None or table.rows["asn"][i] == asn]
+    chosen.sort(key=lambda i: -float(table.samples[i].sum()))
+    levels = level_of(table.rows)
+    rows = [_wan_row(control, i, int(levels[i])) for i in chosen[:limit]]
+    return {"serial": control.serial, "at": table.at, "rows": rows, "total": len(chosen)}
+
+
+def _wan_row(control: Control, i: int, level: int) -> dict[str, Any]:
+    table, key = control.measured.table, key_of(control.measured.table.rows[i])
+    arms = []
+    for f, family in enumerate((4, 6)):
+        for p, provider in enumerate(table.providers):
+            if table.samples[i, f, p] > 0:
+                cells = {name: round(float(getattr(table, name)[i, f, p]), 3) for name in ("mean", "w50", "rtt", "samples")}
+                arms.append({
+                    "provider": provider, "family": family, "wan": cells["mean"], "w50": cells["w50"],
+                    "rtt_ms": cells["rtt"], "samples": cells["samples"],
+                })  # fmt: skip
+    name = control.world.table.names.get(key.asn)
+    return {"network": key.text, "asn": key.asn if key.asn > 0 else None, "as_name": name, "level": level, "arms": arms}
+
+
+def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]:
+    """For the page and the console: all of it comes from what is published."""
+    root = control.publisher.last() or {}
+    states, health = control.states(now), control.measured.health
+    totals = metrics.read_totals(control.paths.state / "run")
+    return {
+        "now": now,
+        "serial": root.get("serial", 0),
+        "serials": sorted(workers.serials()),
+        "published": root.get("published"),
+        "fresh_until": root.get("fresh_until"),
+        "sampled_at": control.measured.sampled_at or None,
+        "zones": {name: serial.serial for name, serial in control.world.serials.items()},
+        "names": [record.label for zone in control.world.rules.zones.values() for record in zone.records],
+        "failed_zones": sorted(control.world.loaded.failed_zones),
+        "providers": [
+            {
+                "name": name,
+                "state": states[name],
+                "down4": health.provider_down(name, 4),
+                "down6": health.provider_down(name, 6),
+            }
+            for name in control.world.rules.providers
+        ],
+        "queries": {"udp": totals[metrics.UDP_RECEIVED], "tcp": totals[metrics.TCP_RECEIVED]},
+        "samples": dict(control.collector.counts),
+        "rows": len(control.measured.table.keys),
+        "moves": list(control.recent),
+        "overrides": len(control.overrides),
+        "listen": [str(address) for address in workers.listen],
+    }
+
+
+def families(control: Control, now: float) -> Iterable[Family]:
+    """Everything at /metrics: the workers' counters and the control process' own."""
+    yield from metrics.families(control.registry, control.paths.state / "run")
+    counts, collector = control.counts, control.collector
+    reloads = [(("good",), float(counts.reloads_good)), (("bad",), float(counts.reloads_bad))]
+    yield Family("edgedns_reloads", "Rules files read again, by result.", "counter", ("result",), reloads)
+    yield Family("edgedns_publishes", "Roots published.", "counter", (), [((), float(counts.publishes))])
+    refused = "WAN tables refused as implausible; the last good one stands."
+    yield Family("edgedns_publish_refused", refused, "counter", (), [((), float(counts.refused))])
+    samples = [((reason,), float(count)) for reason, count in collector.counts.items()]
+    yield Family("edgedns_samples", "Sample lines seen, by result.", "counter", ("result",), samples)
+    yield Family("edgedns_snapshot_serial", "Serial of the published root.", "gauge", (), [((), float(control.serial))])
+    if control.measured.sampled_at:
+        age = now - control.measured.sampled_at
+        yield Family("edgedns_wan_age_seconds", "Time since samples last came in.", "gauge", (), [((), age)])
+    rows = float(len(control.measured.table.keys))
+    yield Family("edgedns_wan_rows", "Rows of the WAN table, levels included.", "gauge", (), [((), rows)])
+    up = [((name,), float(state == "up")) for name, state in control.states(now).items()]
+    yield Family("edgedns_provider_up", "1 unless a provider is drained or declared down.", "gauge", ("provider",), up)

@@ -1,0 +1,191 @@
+"""Why an answer is what it is: the reference answer(), and the evidence it was decided from (law 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from math import isfinite
+from typing import Any
+
+from edgedns.dns import name as names
+from edgedns.dns import types
+from edgedns.dns.edns import ClientSubnet, Edns
+from edgedns.dns.message import RR, Query
+from edgedns.engine.answer import UDP_PAYLOAD, Steered, answer
+from edgedns.engine.snapshot import Snapshot
+from edgedns.model import Action, Choice, Estimate, Failover, NetworkKey, Pin, Prefix, Provider, Reason, State, Wan, Weighted
+from edgedns.steer.decisions import Column
+from edgedns.steer.health import Health
+from edgedns.steer.wan import WanTable
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a snapshot was decided from. `names` are those of ASNs; `columns` in the order of the base file."""
+
+    providers: Mapping[str, Provider]
+    states: Mapping[str, State]
+    columns: tuple[Column, ...]
+    table: WanTable
+    health: Health
+    names: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Who asks what: `client` is packed; `subnet` what a query would carry as its client subnet."""
+
+    name: bytes
+    qtype: int
+    client: bytes
+    subnet: Prefix | None = None
+
+
+def explain(snapshot: Snapshot, question: Question, evidence: Evidence, now: float) -> dict[str, Any]:
+    """The answer to a question and every candidate's case, as JSON (its form: edgedns/web/openapi.json)."""
+    query = _query(question)
+    given, choice = answer(snapshot, query, question.client, now)
+    told: dict[str, Any] = {
+        "serial": choice.serial,
+        "name": names.to_text(query.folded),
+        "type": types.type_name(question.qtype),
+        "client": str(ip_address(question.client)),
+        "subnet": prefix_text(question.subnet) if question.subnet else None,
+        "zone": choice.zone,
+        "rcode": types.rcode_name(given.response.rcode),
+        "answer": [_record_text(rr) for rr in given.response.answer],
+        "scope": given.scope if question.subnet else None,
+        "ttl": min((rr.ttl for rr in given.response.answer), default=None),
+        "steered": given.steered is not None,
+    }
+    if given.steered is not None:
+        told |= _steering(choice, given.steered, evidence, now)
+    return told
+
+
+def _query(question: Question) -> Query:
+    subnet = None
+    if question.subnet is not None:
+        family = 1 if question.subnet.family == 4 else 2
+        subnet = ClientSubnet(family, question.subnet.length, 0, question.subnet.address)
+    edns = Edns(UDP_PAYLOAD, 0, False, subnet)
+    folded = names.fold(question.name)
+    return Query(0, types.QUERY, False, False, question.name, folded, question.qtype, types.IN, edns, b"")
+
+
+def _steering(choice: Choice, steered: Steered, evidence: Evidence, now: float) -> dict[str, Any]:
+    column = evidence.columns[steered.column]
+    network = choice.network or NetworkKey(0)
+    return {
+        "rule": choice.rule,
+        "kind": steered.rule.kind,
+        "reason": choice.reason.name if choice.reason is not None else None,
+        "provider": choice.provider or None,
+        "prefix": prefix_text(choice.prefix) if choice.prefix else None,
+        "network": {
+            "text": network.text,
+            "asn": network.asn or None,
+            "country": network.country or None,
+            "as_name": evidence.names.get(network.asn),
+        },
+        "unit": choice.unit,
+        "candidates": _candidates(choice, network, column, evidence, now),
+    }
+
+
+def _candidates(
+    choice: Choice, network: NetworkKey, column: Column, evidence: Evidence, now: float
+) -> list[dict[str, Any]]:
+    """Every provider the rule could give: the ranking's first, then those that are out, each with why it lost."""
+    named = _named(column.action)
+    ordered = [name for name in choice.ranking if name in named or name == choice.provider]
+    ordered += [name for name in named if name not in ordered]
+    estimates = _estimates(network, column, evidence)
+    return [_candidate(name, choice, estimates, column, network, evidence, now) for name in ordered]
+
+
+def _named(action: Action) -> tuple[str, ...]:
+    if isinstance(action, Pin):
+        return (action.provider,)
+    if isinstance(action, Weighted):
+        return tuple(name for name, _ in action.shares)
+    return action.order if isinstance(action, Failover) else action.among
+
+
+def _estimates(network: NetworkKey, column: Column, evidence: Evidence) -> dict[str, Estimate]:
+    """What was measured, at the level that decides for the network; nothing for unmapped space and fixed rules."""
+    if not isinstance(column.action, Wan) or not network.asn:
+        return {}
+    found = evidence.table.lookup(network, column.family, column.action.min_samples)
+    return {estimate.provider: estimate for estimate in found}
+
+
+def _candidate(
+    name: str,
+    choice: Choice,
+    estimates: Mapping[str, Estimate],
+    column: Column,
+    network: NetworkKey,
+    evidence: Evidence,
+    now: float,
+) -> dict[str, Any]:
+    estimate = estimates.get(name)
+    health = evidence.health.state(network, name, column.family)
+    told: dict[str, Any] = {
+        "provider": name,
+        "state": evidence.states.get(name, "up"),
+        "health": health,
+        "lost_because": "" if name == choice.provider else _loss(name, choice, estimates, column, health, evidence),
+    }
+    if estimate is not None:
+        told |= {
+            "wan": _rounded(estimate.wan),
+            "w50": _rounded(estimate.w50),
+            "low": _rounded(estimate.low),
+            "high": _rounded(estimate.high),
+            "score": _rounded(estimate.score),
+            "rtt_ms": _rounded(estimate.rtt_ms),
+            "samples": _rounded(estimate.samples),
+            "age": _rounded(now - evidence.table.at + estimate.age),
+            "level": estimate.level,
+        }
+    return told
+
+
+def _loss(
+    name: str, choice: Choice, estimates: Mapping[str, Estimate], column: Column, health: str, evidence: Evidence
+) -> str:
+    """Why this one was not given."""
+    state = evidence.states.get(name, "up")
+    if not evidence.providers[name].addresses(column.family):
+        return f"it has no IPv{column.family} address"
+    if state != "up":
+        return "drained" if state == "drain" else "declared down"
+    if health == "down":
+        return "its probes of this network are lost"
+    mine, best = estimates.get(name), estimates.get(choice.provider)
+    if mine is not None and best is not None and choice.reason in (Reason.MEASURED, Reason.HELD, Reason.GUARDED):
+        if mine.score <= best.score:
+            return f"score {mine.score:+.2f} is not above {best.score:+.2f}"
+        return f"score {mine.score:+.2f} is above {best.score:+.2f}, not by enough or not for long enough to move"
+    if choice.unit is not None:
+        return "this hash unit falls to another share"
+    return "it stands later in the order"
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 3) if isfinite(value) else None
+
+
+def _record_text(rr: RR) -> str:
+    """An address as text, anything else as its type and the octets of its data (RFC 3597 section 5)."""
+    if rr.type in (types.A, types.AAAA):
+        return str(ip_address(rr.rdata))
+    if rr.type == types.CNAME:
+        return f"CNAME {names.to_text(rr.rdata)}"
+    return f"{types.type_name(rr.type)} \\# {len(rr.rdata)} {rr.rdata.hex()}"
+
+
+def prefix_text(prefix: Prefix) -> str:
+    return f"{ip_address(prefix.address)}/{prefix.length}"
