@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
-from ..engine.load import Loaded, load_rules
+from ..engine.load import Loaded, load_rules, with_source
 from ..errors import Problem, RuleErrors, SourceError, problem
 from ..steer import asn as asntable
 from .data import OLD_AFTER, age
@@ -64,12 +62,10 @@ def examine(directory: Path, asn: Path | None, now: float) -> Report:
 
 
 def _failed_tests(loaded: Loaded, asn: Path | None) -> list[Problem]:
-    """The inline tests that don't hold. The engine is imported here: it brings the ASN table."""
-    name = "edgedns.engine.inline"
-    if find_spec(name) is None:
-        return []
-    run_tests: Callable[[Loaded, Path | None], list[Problem]] = import_module(name).run_tests
-    return run_tests(loaded, asn)
+    """The inline tests that don't hold. The engine is imported only now: `edgedns schema` and errors don't need it."""
+    from ..engine.inline import run_tests
+
+    return [with_source(each) for each in run_tests(loaded, asn)]
 
 
 def _old_table(path: Path | None, now: float) -> list[Problem]:

@@ -65,7 +65,7 @@ class Entry:
 
     def at(self, position: int) -> Where:
         """Where the character at `position` of the text stands."""
-        start, where = max(each for each in self.starts if each[0] <= position)
+        start, where = self.starts[0] if len(self.starts) == 1 else max(each for each in self.starts if each[0] <= position)
         return where._replace(column=where.column + position - start)
 
 

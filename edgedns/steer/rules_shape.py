@@ -186,7 +186,7 @@ TEST = Shape(
         Key("from", ADDRESS, "the asking resolver's address"),
         Key("subnet", PREFIX, "the client subnet it sends"),
         Key("asn", ASN, "instead of from: the first address of this AS"),
-        Key("at", DATE, "the moment; default now"),
+        Key("at", DATE, "the moment, for rules that end; without it none has ended"),
         Key("expect", Many("answers", ANSWER), "a provider, a list (any of them will do), NODATA or NXDOMAIN", True),
     ),
 )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edgedns.engine.load import load_rules
+from edgedns.engine.inline import run_tests
+from edgedns.engine.load import load_rules, with_source
 from edgedns.errors import Problem, RuleErrors
 
 HERE = Path(__file__).parent
@@ -21,7 +22,10 @@ CASES = sorted(path.stem for path in HERE.glob("[EW]*.txt"))
 NOW = 1795305600.0  # 2026-11-22
 READERS = [
     *(ROOT / "edgedns/steer").glob("rules*.py"),
-    *(ROOT / "edgedns" / name for name in ("steer/yamltree.py", "dns/zonetext.py", "dns/zonecheck.py", "engine/load.py")),
+    *(
+        ROOT / "edgedns" / name
+        for name in ("steer/yamltree.py", "dns/zonetext.py", "dns/zonecheck.py", "engine/load.py", "engine/inline.py")
+    ),
 ]
 
 
@@ -33,7 +37,8 @@ def problems(case: str, tmp_path: Path) -> list[Problem]:
         (tmp_path / "rules").mkdir()
         shutil.copy(HERE / f"{case}.yaml", tmp_path / "rules/zone.yaml")
     try:
-        return load_rules("rules", NOW).problems
+        loaded = load_rules("rules", NOW)
+        return sorted([*loaded.problems, *(with_source(each) for each in run_tests(loaded))])
     except RuleErrors as errors:
         return errors.problems
 
@@ -46,13 +51,17 @@ def test_message(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_case_has_its_message() -> None:
-    inputs = {path.stem for path in HERE.glob("[EW]*.yaml")} | {path.name for path in HERE.glob("[EW]*") if path.is_dir()}
+    inputs = {path.stem for path in HERE.glob("[EW]*.yaml")} | {
+        path.name for path in HERE.glob("[EW]*") if path.is_dir()
+    }
     assert inputs == set(CASES)
     assert len(inputs) >= 40
 
 
 def test_every_code_is_met_and_none_more_than_twice() -> None:
-    met = Counter(code for case in CASES for code in re.findall(r"\[([EW]\d{3})\]$", (HERE / f"{case}.txt").read_text(), re.M))
+    met = Counter(
+        code for case in CASES for code in re.findall(r"\[([EW]\d{3})\]$", (HERE / f"{case}.txt").read_text(), re.M)
+    )
     known = {code for path in READERS for code in re.findall(r'"([EW]\d{3})"', path.read_text())}
     assert set(met) == known
     assert max(met.values()) <= 2
