@@ -36,6 +36,7 @@ LARGEST = 65535
 IDLE = 10.0
 BACKLOG = 1024
 ACCEPTS_AT_ONCE = 64
+EVENTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +118,28 @@ class TcpServer:
         for descriptor in (*self._listeners, self._wake):
             self._epoll.register(descriptor, select.EPOLLIN)
         while not self._stopping:
-            for descriptor, events in self._epoll.poll(0.5, 64):
-                try:
-                    self._turn(descriptor, events)
-                except Exception as error:
-                    self._complain("serving TCP", error)
+            self._round(0.5)
             self._close_idle(time.monotonic())
-        for connection in list(self._connections.values()):
-            self._close(connection)
+        self._round(0)
         for listener in self._listeners.values():
             listener.close()
+        self._listeners.clear()
+        self._round(0)  # what was accepted last may have been asked already
+        for connection in list(self._connections.values()):
+            self._close(connection)
         self._epoll.close()
+        os.close(self._wake)
 
     def stop(self) -> None:
         self._stopping = True
         os.eventfd_write(self._wake, 1)
+
+    def _round(self, timeout: float) -> None:
+        for descriptor, events in self._epoll.poll(timeout, EVENTS_AT_ONCE):
+            try:
+                self._turn(descriptor, events)
+            except Exception as error:
+                self._complain("serving TCP", error)
 
     def _turn(self, descriptor: int, events: int) -> None:
         """Let one socket go on: a bounded step, so that no client holds up the others for long."""

@@ -75,18 +75,23 @@ def serve(
         try:
             loop(sock, respond, clock, cells, complain)
             return
-        except OSError as error:
+        except Exception as error:
             if sock.fileno() < 0:
                 return
-            complain("receiving", error)
+            complain("serving UDP", error)
             time.sleep(0.01)  # whatever it is, it must not become a busy loop
 
 
 def stop(sock: socket.socket) -> None:
-    """Wake the loop of this socket; it ends when the queue is empty."""
-    # Linux says ENOTCONN for an unconnected socket and wakes its readers all the same.
+    """End the loop of this socket when its queue is empty; from now on the other workers get what comes."""
+    # A connected socket is passed over when the kernel chooses among those that share the port, and keeps its queue.
+    # To itself: nobody else is taken for its peer.
+    own = sock.getsockname()
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(own[0], own[0])
     with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RD)
+        sock.connect((loopback, *own[1:]))
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RD)  # wakes the reader, also where it says that the socket is not connected
 
 
 def _serve_exact(sock: socket.socket, respond: Respond, clock: Clock, cells: memoryview[int], complain: Complain) -> None:

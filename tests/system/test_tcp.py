@@ -1,0 +1,280 @@
+"""The TCP loop on real sockets: order, segmentation, bounds (RFC 7766)."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from standin import Echo
+
+from edgedns import metrics
+from edgedns.config import Address
+from edgedns.serve import tcp
+from edgedns.serve.clock import Clock
+from edgedns.serve.complaints import Complaints
+from edgedns.serve.tcp import Limits, TcpServer
+
+Serve = Callable[..., "Served"]
+
+
+def framed(*messages: bytes) -> bytes:
+    return b"".join(len(message).to_bytes(2, "big") + message for message in messages)
+
+
+def receive(sock: socket.socket, count: int) -> list[bytes]:
+    """The next `count` messages; fewer where the stream ends."""
+    stream, messages = sock.makefile("rb"), []
+    with stream:
+        for _ in range(count):
+            length = stream.read(2)
+            if len(length) < 2:
+                break
+            messages.append(stream.read(int.from_bytes(length, "big")))
+    return messages
+
+
+class Served:
+    def __init__(self, host: str, limits: Limits) -> None:
+        listener = tcp.open_listener(Address(host, 0))
+        self.address = listener.getsockname()[:2]
+        self.cells = metrics.Counters().cells
+        self.lines: list[str] = []
+        complain = Complaints("test", self.lines.append)
+        self.server = TcpServer([listener], Echo("/nowhere").respond, Clock(), self.cells, complain, limits)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(self.address, timeout=5)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def ask(self, *messages: bytes) -> list[bytes]:
+        with self.connect() as sock:
+            sock.sendall(framed(*messages))
+            return receive(sock, len(messages))
+
+    def counts(self) -> list[int]:
+        return self.cells[metrics.TCP_RECEIVED : metrics.TCP_UNSENT + 1].tolist()
+
+    def until(self, cell: int, value: int) -> None:
+        """Wait for a count: what a client sees and what is counted are a moment apart."""
+        end = time.monotonic() + 3
+        while self.cells[cell] < value and time.monotonic() < end:
+            time.sleep(0.002)
+        assert self.cells[cell] == value
+
+    def stop(self) -> None:
+        self.server.stop()
+        self.thread.join(3)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    made: list[Served] = []
+
+    def start(host: str = "127.0.0.1", **limits: float) -> Served:
+        made.append(Served(host, Limits(**limits)))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.stop()
+        assert not one.thread.is_alive()
+        assert "serving TCP" not in "".join(one.lines)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0"])
+def test_a_query_is_answered(serve: Serve, host: str) -> None:
+    client = socket.inet_pton(socket.AF_INET6, "::1") if ":" in host else bytes([127, 0, 0, 1])
+    assert serve(host).ask(b"hello", b"client") == [b"hello", b"tcp " + client]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_segmentation_and_the_order_kept(serve: Serve, seed: int) -> None:
+    dice = random.Random(seed)
+    queries = [b"%d " % number + bytes(dice.choice((0, 1, 30, 300, 5000))) for number in range(60)]
+    octets, served = framed(*queries), serve()
+    cuts = sorted(dice.sample(range(1, len(octets)), 40))
+    with served.connect() as sock:
+        for start, end in zip([0, *cuts], [*cuts, len(octets)], strict=True):
+            sock.sendall(octets[start:end])
+            if dice.random() < 0.3:
+                time.sleep(0.002)
+        assert receive(sock, 60) == queries
+
+
+def test_octet_by_octet(serve: Serve) -> None:
+    with serve().connect() as sock:
+        for octet in framed(b"hello", b"", b"world"):
+            sock.send(bytes([octet]))
+        assert receive(sock, 3) == [b"hello", b"empty", b"world"]
+
+
+def test_the_largest_message_both_ways(serve: Serve) -> None:
+    largest = random.Random(1).randbytes(65535)
+    assert serve().ask(largest, b"large", b"small") == [largest, bytes(65535), b"small"]
+
+
+def test_what_happens_is_counted_and_sums(serve: Serve) -> None:
+    served = serve()
+    with served.connect() as sock:
+        sock.sendall(framed(b"silence", b"one", b"raise", b"too large", b"two"))
+        assert receive(sock, 2) == [b"one", b"two"]
+    served.until(metrics.TCP_REPLIED, 2)
+    received, replied, silent, raised, unsent = served.counts()
+    assert (received, replied, silent, raised, unsent) == (5, 2, 1, 2, 0)
+    assert received == replied + silent + raised + unsent
+    assert served.cells[metrics.TCP_ACCEPTED] == 1
+
+
+def test_what_is_asked_before_a_half_close_is_answered(serve: Serve) -> None:
+    with serve().connect() as sock:
+        sock.sendall(framed(b"one", b"two") + b"\x00\x10cut off")
+        sock.shutdown(socket.SHUT_WR)
+        assert receive(sock, 3) == [b"one", b"two"]
+
+
+def test_idle_connections_are_closed_and_half_a_query_is_no_excuse(serve: Serve) -> None:
+    served = serve(idle=0.4)
+    with served.connect() as idle, served.connect() as slow, served.connect() as busy:
+        begun, closed = time.monotonic(), 0.0
+        slow.settimeout(0.05)
+        for _ in range(40):
+            busy.sendall(framed(b"again"))
+            assert receive(busy, 1) == [b"again"]
+            try:
+                slow.send(b"\x00")  # a query of no octets needs two; this is a long one of which one octet comes at a time
+                if slow.recv(10) == b"":
+                    closed = closed or time.monotonic() - begun
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                closed = closed or time.monotonic() - begun
+                break
+        assert receive(idle, 1) == []
+    assert served.cells[metrics.TCP_IDLE_CLOSED] >= 1
+
+
+def test_an_unfinished_query_ends_with_the_idle_time(serve: Serve) -> None:
+    served = serve(idle=0.3)
+    with served.connect() as sock:
+        begun = time.monotonic()
+        sock.sendall(b"\x10\x00")
+        sock.settimeout(0.05)
+        while time.monotonic() - begun < 3:
+            try:
+                sock.send(b"x")
+                if not sock.recv(1):
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert 0.25 < time.monotonic() - begun < 1.5
+    assert served.cells[metrics.TCP_IDLE_CLOSED] == 1
+
+
+def test_a_crowd_of_one_client_makes_room_and_the_newest_are_served(serve: Serve) -> None:
+    served = serve(per_client=10)
+    crowd = [served.connect() for _ in range(10)]
+    for sock in crowd[:3]:  # the first three are the last to be idle now
+        sock.sendall(framed(b"hello"))
+        assert receive(sock, 1) == [b"hello"]
+    late = [served.connect() for _ in range(5)]
+    for sock in (*late, *crowd[:3]):
+        sock.sendall(framed(b"hello"))
+        assert receive(sock, 1) == [b"hello"]
+    served.until(metrics.TCP_REFUSED, 5)
+    assert [receive(sock, 1) for sock in crowd[3:8]] == [[]] * 5
+    for sock in (*crowd, *late):
+        sock.close()
+
+
+def test_connections_in_all_are_bounded(serve: Serve) -> None:
+    served = serve(connections=20)
+    crowd = [served.connect() for _ in range(50)]
+    assert served.ask(b"hello") == [b"hello"]
+    served.until(metrics.TCP_ACCEPTED, 51)
+    served.until(metrics.TCP_REFUSED, 31)
+    for sock in crowd:
+        sock.close()
+
+
+def test_a_reader_that_does_not_read_is_held_and_others_are_not(serve: Serve) -> None:
+    served = serve(unsent=100_000)
+    with socket.socket() as greedy:
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        greedy.settimeout(0.5)
+        greedy.connect(served.address)
+        with pytest.raises(TimeoutError):  # our own send buffer is full: the server reads no more
+            greedy.sendall(framed(b"large") * 1_000_000)
+        assert served.ask(b"hello") == [b"hello"]
+        # What waits in the server, and what the two sockets' buffers hold: far less than was asked for.
+        assert served.cells[metrics.TCP_RECEIVED] < 500
+        greedy.settimeout(5)
+        assert receive(greedy, 100) == [bytes(65535)] * 100
+
+
+def test_a_reader_that_never_reads_is_closed(serve: Serve) -> None:
+    served = serve(unsent=100_000, idle=0.3)
+    with socket.socket() as greedy:
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        greedy.connect(served.address)
+        greedy.sendall(framed(b"large") * 400)
+        served.until(metrics.TCP_IDLE_CLOSED, 1)
+    received, replied, silent, raised, unsent = served.counts()
+    assert unsent > 0
+    assert received == replied + silent + raised + unsent
+
+
+def test_a_reader_that_is_slow_but_reads_is_kept(serve: Serve) -> None:
+    served = serve(idle=0.3)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        sock.connect(served.address)
+        sock.sendall(framed(*[b"large"] * 60))
+        total = 0
+        while total < 60 * 65537:
+            octets = sock.recv(65536)
+            assert octets, f"closed after {total} octets"
+            total += len(octets)
+            time.sleep(0.005)
+
+
+def test_resets_disturb_nobody(serve: Serve) -> None:
+    served = serve()
+    for _ in range(50):
+        sock = served.connect()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        sock.sendall(framed(b"large", b"large"))
+        sock.close()
+    assert served.ask(b"hello") == [b"hello"]
+
+
+def test_no_client_holds_up_another_for_long(serve: Serve) -> None:
+    served, stop = serve(), threading.Event()
+
+    def flood() -> None:
+        with served.connect() as sock:
+            while not stop.is_set():
+                sock.sendall(framed(b"x" * 20) * 200)
+                receive(sock, 200)
+
+    threads = [threading.Thread(target=flood) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    worst = 0.0
+    for _ in range(20):
+        begun = time.monotonic()
+        assert served.ask(b"hello") == [b"hello"]
+        worst = max(worst, time.monotonic() - begun)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert worst < 0.5
