@@ -123,7 +123,7 @@ def build(
 ) -> Atoms:
     """The atoms of a table under the prefixes that rules name. Public space is what `public_asns` hold and `public_prefixes`.
 
-    About 1.0 million atoms and 1.5 s for the embedded table.
+    The embedded table gives 1.5 million atoms and 573,000 networks, in 1.3 s and 270 MB at the peak.
     """
     named, open_ = list(prefixes), list(public_prefixes)
     asns = np.array(sorted(public_asns), np.uint32)

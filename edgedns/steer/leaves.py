@@ -50,6 +50,8 @@ def leaves(family: Family, held: Holdings, prefixes: Sequence[Prefix], open_: Se
     """Leaves uniform in network, in the set of `prefixes` around them, and in being public (held so, or in `open_`)."""
     special = (*CANONICAL, TEREDO) if family == 6 else ()
     points, row = _stretches(family, held.ranges, [*prefixes, *open_, *special])
+    for prefix in special:
+        row[_places(points, prefix)] = -1
     network = np.append(held.group, 0)[row] << 32 | _block(family, points)
     key = np.where(row >= 0, network, UNMAPPED)
     public = np.append(held.public, False)[row]

@@ -122,6 +122,12 @@ def test_teredo_is_unmapped_but_a_rule_may_cut_it() -> None:
     assert leaf(atoms.build(table()), "2001::1") == "2001::/32"
 
 
+def test_whoever_holds_teredo_does_not_make_it_public() -> None:
+    built = atoms.build(table(), (), {64499})
+    assert leaf(built, "2001::1") == "2001::/32"
+    assert atom_of(built, "2001::1") >= 2 * built.public_atoms
+
+
 def test_public_space_comes_first_with_its_twins(open_: Atoms) -> None:
     count = open_.public_atoms
     cut = [f"{ip_address(p.address)}/{p.length}" for p in map(open_.prefix, range(count))]
