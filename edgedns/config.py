@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import socket
@@ -221,6 +220,8 @@ def _config_value(node: object, name: str, where: str) -> Value:
 def _known_option(name: str, where: str) -> str:
     if name in OPTIONS:
         return name
+    import difflib  # not at the top, as above
+
     near = difflib.get_close_matches(name, OPTIONS, 1)
     hint = f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(OPTIONS)}"
     raise SettingsError(f"{where}: unknown option '{name}'{hint}")

@@ -111,7 +111,7 @@ class Workers:
             for one in fresh:
                 self._spawn(one)
             self._wait_ready(timeout)
-        except WorkersError:
+        except BaseException:  # Ctrl-C too: they would live on
             _end(fresh, 1.0)
             self._workers = []
             raise
