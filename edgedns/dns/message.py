@@ -302,7 +302,7 @@ class _Writer(DNSBuffer):  # type: ignore[misc]
 
     def encode_name(self, name: DNSLabel) -> None:
         """Write the owner of a record (dnslib calls it for nothing else here)."""
-        if name.label and tuple(fold(label) for label in name.label) == self.qname:
+        if tuple(fold(label) for label in name.label) == self.qname:
             self.pack("!H", _AT_QNAME)
         else:
             self.encode_target(name.label)
@@ -366,7 +366,7 @@ def encode_tail(qname: bytes, response: Response) -> Tail:
     cuts = [(writer.offset, 0)] if not response.required else []
     for count, (record, last) in enumerate(_with_last(response.additional), 1):
         _write(writer, record)
-        if count >= response.required and (last or count == response.required):
+        if last and count >= response.required:
             cuts.append((writer.offset, count))
     counts = len(response.answer), len(response.authority), len(response.additional)
     return Tail(counts, bytes(writer.data), tuple(writer.pointers), tuple(cuts))

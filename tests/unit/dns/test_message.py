@@ -276,7 +276,7 @@ def responses(draw: st.DrawFn, qname: bytes) -> Response:
 
 @given(st.data())
 def test_a_reply_says_what_the_response_is(data: st.DataObject) -> None:
-    qname = from_text(data.draw(INSIDE))
+    qname = from_text(data.draw(st.one_of(INSIDE, st.just("."))))
     asked = query(packet(qname + b"\0\1\0\1"))
     response = data.draw(responses(qname))
     message = dns.message.from_wire(encode(asked, response, 65535), one_rr_per_rrset=True)
@@ -347,6 +347,11 @@ def test_rfc3597_types_outside_rfc1035_are_never_compressed() -> None:
         tail = encode_tail(QNAME, Response(answer=(RR(fold(QNAME), type_, 5, rdata),), apex=APEX))
         assert tail.body.endswith(rdata)
         assert tail.pointers == ()
+
+
+def test_an_owner_equal_to_the_question_is_always_a_pointer_even_the_root() -> None:
+    tail = encode_tail(b"\0", Response(answer=(RR(b"\0", A, 5, b"1234"),), apex=b"\0"))
+    assert tail.body[:2] == b"\xc0\x0c"
 
 
 def test_rdata_that_is_not_well_formed_stays_as_it_is() -> None:
@@ -420,6 +425,12 @@ def test_whole_rrsets_are_dropped() -> None:
     assert [count for _, count in tail.cuts] == [0, 2, 4]
     assert [fit(tail, size - 1).counts[2] for size, _ in tail.cuts[1:]] == [0, 2]
     assert fit(tail, tail.cuts[0][0] - 1) is TRUNCATED
+
+
+def test_what_is_required_ends_with_its_rrset() -> None:
+    extras = tuple(RR(from_text("ns1.example.net"), A, 5, bytes((0, 0, 0, at))) for at in range(3))
+    tail = encode_tail(QNAME, Response(additional=extras, apex=APEX, required=1))
+    assert [count for _, count in tail.cuts] == [3]
 
 
 def test_a_shortened_tail_keeps_only_its_own_pointers() -> None:
