@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgedns.model import RttSample
 from edgedns.steer.rows import Bools, Floats, Ints, Rows, rows_of
+
+T = TypeVar("T")
 
 MIN_MS = 0.2
 MAX_MS = 10_000.0
@@ -46,9 +48,9 @@ class Batch:
 def batch_of(samples: Iterable[RttSample]) -> Batch:
     """RttSamples as a Batch. Unmapped networks (ASN 0) and RTTs outside 0.2 ms to 10 s are left out (section 9 item 3)."""
     kept = [s for s in samples if s.network.asn != 0 and (s.rtt_ms is None or MIN_MS <= s.rtt_ms <= MAX_MS)]
-    row, networks = _intern([s.network for s in kept])
-    provider, providers = _intern([s.provider for s in kept])
-    vantage, vantages = _intern([s.vantage for s in kept])
+    networks, row = intern([s.network for s in kept])
+    providers, provider = intern([s.provider for s in kept])
+    vantages, vantage = intern([s.vantage for s in kept])
     return Batch(
         rows=rows_of(networks),
         providers=tuple(providers),
@@ -62,7 +64,8 @@ def batch_of(samples: Iterable[RttSample]) -> Batch:
     )
 
 
-def _intern(values: Sequence[Any]) -> tuple[Ints, list[Any]]:
-    seen: dict[Any, int] = {}
+def intern(values: Sequence[T]) -> tuple[list[T], Ints]:
+    """The distinct values in order of appearance, and for each value its number among them."""
+    seen: dict[T, int] = {}
     codes = [seen.setdefault(value, len(seen)) for value in values]
-    return np.array(codes, dtype=np.int64), list(seen)
+    return list(seen), np.array(codes, dtype=np.int64)

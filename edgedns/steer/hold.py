@@ -25,8 +25,10 @@ class Pace:
     gain: how much score less mean a challenger needs, for `rounds` rounds; where one of the two has less than `few`
     samples it needs a typical RTT lower by `doubt` / sqrt(samples), in ln(ms), and no waiting.
     churn: the share of weight that may move in one round for a better measurement; 1 is no limit.
+    objective: what value means: WAN, or ln of the typical RTT, for comparison.
     """
 
+    objective: str = "graded"
     gain: float = 0.05
     rounds: int = 2
     few: float = 5.0

@@ -222,7 +222,10 @@ def _evidence(
             samples[known, i], rtt[known, i], typical[known, i] = table.samples[where], table.rtt[where], table.typical[where]
     above = known.copy()
     above[known] = _has_children(table)[source[known]]
-    value[above], doubt[above], typical[above] = *_upstream(rtt[above], samples[above]), rtt[above]
+    typical[above] = rtt[above]
+    if world.pace.objective == "rtt":
+        above = known
+    value[above], doubt[above] = _by_rtt(typical[above], samples[above])
     candidate = np.zeros((len(keys), len(arms)), dtype=np.bool_)
     candidate[:, [arms.index(name) for name in usable]] = _row_candidates(world, keys, usable, family)
     return Evidence(candidate, value, value - doubt, typical, samples, known, np.ones(len(keys)))
@@ -234,8 +237,8 @@ def _has_children(table: WanTable) -> Bools:
     return above
 
 
-def _upstream(rtt: Floats, samples: Floats) -> tuple[Floats, Floats]:
-    """For networks that nobody measured: the best RTT above them, never the majority of wins. In units of ln(ms)."""
+def _by_rtt(rtt: Floats, samples: Floats) -> tuple[Floats, Floats]:
+    """For networks that nobody measured: the best RTT above them, never the majority of wins. In ln(ms), with its doubt."""
     value = np.where(np.isnan(rtt), -np.log(10_000.0), -np.log(np.where(np.isnan(rtt), 1.0, rtt)))
     return value, 0.25 / np.sqrt(samples + 1.0)
 

@@ -27,6 +27,7 @@ from edgedns.steer.rows import (
     Keys,
     Sections,
     above_networks,
+    expand,
     lineage,
     lookup,
     pack,
@@ -252,6 +253,33 @@ class RttStore:
         used[self._arms // (2 * PROVIDERS)] = True
         self._renumber(np.cumsum(used) - 1, None)
         self._keys = self._keys[used]
+
+
+def without(whole: Cells, part: Cells, keys: Keys) -> Cells:
+    """What `whole` counted less what `part`, counted beside it, did; only the rows `keys` (sorted) are kept.
+
+    Both are of the same round, so the same samples cancel exactly.
+    """
+    codes, weights = _only(whole, whole.providers, keys, whole.codes, whole.weights, CELLS)
+    less, known = _only(part, whole.providers, keys, part.codes, part.weights, CELLS)
+    codes, weights = _added(codes, weights, less, -known)
+    left = weights > 1e-9
+    arms, seen = _only(whole, whole.providers, keys, whole.arms, whole.seen, 1)
+    return Cells(keys, whole.providers, codes[left], weights[left], arms, seen, whole.at)
+
+
+def _only(
+    cells: Cells, providers: tuple[str, ...], keys: Keys, codes: Ints, values: Floats, unit: int
+) -> tuple[Ints, Floats]:
+    """Codes of some rows only, renumbered to `keys` and `providers`."""
+    wanted = lookup(cells.keys, keys)
+    place = np.flatnonzero(wanted >= 0)
+    width = 2 * PROVIDERS * unit
+    first = np.searchsorted(codes, wanted[place] * width)
+    count = np.searchsorted(codes, (wanted[place] + 1) * width) - first
+    owner, at = expand(first, count)
+    moved = np.array([providers.index(name) for name in cells.providers], dtype=np.int64)
+    return _recode(place[owner] * width + codes[at] % width, None, moved, unit), values[at]
 
 
 def _recode(codes: Ints, rows: Ints | None, providers: Ints | None, cells: int) -> Ints:

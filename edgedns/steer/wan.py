@@ -171,7 +171,11 @@ def estimate(store: RttStore, terms: Terms = TERMS, only: Sequence[str] | None =
 
     `only` names the providers (arms) that there are: nominal is one of these drawn at random. Default: all that were seen.
     """
-    cells = store.cells()
+    return table_of(store.cells(), terms, only)
+
+
+def table_of(cells: Cells, terms: Terms = TERMS, only: Sequence[str] | None = None) -> WanTable:
+    """The WAN table of these histograms."""
     names = cells.providers if only is None else tuple(sorted(only))
     return _table(_kept(cells, names), names, terms)
 
@@ -304,7 +308,7 @@ def _shrunk(wins: Grid, count: Grid, rows: Rows, parent: Ints, terms: Terms) -> 
         at = np.flatnonzero(level == depth)
         prior = np.where((parent[at] >= 0)[:, None, None], mean[parent[at]], 0.0)
         n = count[at]
-        posterior = (terms.prior * prior + n * wins[at]) / (terms.prior + n)
+        posterior = (terms.prior * prior + n * wins[at]) / np.maximum(terms.prior + n, 1e-9)
         mean[at] = _lent(posterior, n)
     share = np.clip(mean + nominal, 0.01, 0.99)
     sd = np.sqrt(share * (1.0 - share) / (terms.prior + count + 1.0))

@@ -1,0 +1,246 @@
+"""Past samples through the serving estimator and `decide`: what steering would have gained (no second implementation).
+
+At each slot the answers are chosen from what was measured in earlier slots, then scored by what the slot measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from edgedns.model import AllDown, Provider, Wan
+from edgedns.steer.batch import Batch
+from edgedns.steer.decisions import Column, ColumnDecisions, Decisions
+from edgedns.steer.explore import choose, expected_gain
+from edgedns.steer.health import Health
+from edgedns.steer.hold import Pace
+from edgedns.steer.policy import decide
+from edgedns.steer.rows import Bools, Floats, Ints, Rows, lineage, nearest, pack
+from edgedns.steer.rtt import Cells, RttStore, without
+from edgedns.steer.trace import Trace
+from edgedns.steer.wan import TERMS, Grid, Terms, WanTable, estimate, table_of
+
+Objective = Literal["graded", "median", "rtt"]
+Schedule = Literal["random", "engine"]
+Watch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to replay. budget: the share of arms measured in a slot (1 = all), beside the one that serves."""
+
+    objective: Objective = "graded"
+    min_samples: float = 1.0
+    margin_ms: float = 0.0
+    margin_percent: float = 5.0
+    nominal: tuple[str, ...] = ()
+    half_life: float = 5.0
+    ttl: float = 0.0
+    budget: float = 1.0
+    schedule: Schedule = "random"
+    seed: int = 0
+    leave_out_vantage: bool = False
+
+    def terms(self) -> Terms:
+        """`median` is the literal definition: P(rtt < the pooled median), unshrunk and without caution."""
+        return Terms(quantiles=(0.5,), prior=0.0, cautious=0.0) if self.objective == "median" else TERMS
+
+    def pace(self) -> Pace:
+        """... and without hysteresis: whoever has the highest value, of equals the first."""
+        literal = Pace(gain=-1e-9, rounds=1, few=0.0, doubt=0.0, watch=-1.0)
+        return literal if self.objective == "median" else Pace(objective=self.objective)
+
+    def rule(self, providers: tuple[str, ...]) -> Wan:
+        """The rule that is replayed: all providers, in the order given or else by name."""
+        nominal = tuple(dict.fromkeys((*self.nominal, *providers)))
+        if self.objective == "median":
+            return Wan(providers, nominal, -np.inf, -np.inf, self.min_samples)
+        return Wan(providers, nominal, self.margin_ms, self.margin_percent, self.min_samples)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What was answered: chosen[slot, unit] is a provider's number, -1 where the unit wasn't there.
+
+    rtt[slot, unit, provider]: the mean of what the slot measured, NaN for nothing; a loss costs LOST_MS.
+    believed[slot, unit, provider]: the WAN before the slot.
+    """
+
+    slots: Ints
+    providers: tuple[str, ...]
+    chosen: Ints
+    rtt: Grid
+    believed: Grid
+
+
+LOST_MS = 1000.0  # what a lost answer costs: the initial retransmission timeout of RFC 6298
+
+
+def play(trace: Trace, plan: Plan, watch: Watch = lambda done, of: None) -> Played:
+    """Replay a trace; `watch` is told how many of how many steps are done."""
+    stage = _Stage.set(trace, plan)
+    apart = _LeftOut(stage)
+    slots = trace.slots
+    shape = (len(slots), len(trace.unit_row))
+    chosen = np.full(shape, -1, dtype=np.int64)
+    rtt, believed = (np.full((*shape, len(trace.batch.providers)), np.nan, dtype=np.float32) for _ in range(2))
+    dice = np.random.default_rng(plan.seed)
+    for i, slot in enumerate(slots):
+        here = np.flatnonzero(trace.slot == slot)
+        rtt[i] = _measured(trace, here, shape[1])
+        seen = ~np.isnan(rtt[i]).all(axis=1)
+        if plan.leave_out_vantage:
+            units = np.flatnonzero(seen)
+            if len(slots) == 1:
+                apart.learn(trace.batch.take(here), int(slot))
+            chosen[i, units], believed[i, units] = apart.serving(trace, units)
+            if len(slots) > 1:
+                apart.learn(trace.batch.take(here), int(slot))
+        else:
+            serving, believed[i] = stage.serving(trace.unit_row)
+            chosen[i] = np.where(seen, serving, -1)
+            stage.learn(trace.batch.take(here[stage.probed(trace, here, chosen[i], dice)]), int(slot))
+        watch(i + 1, len(slots))
+    return Played(slots, trace.batch.providers, chosen, rtt, believed)
+
+
+@dataclass
+class _Stage:
+    """The engine as it serves, driven by slots instead of rounds."""
+
+    plan: Plan
+    providers: dict[str, Provider]
+    columns: tuple[Column, Column]
+    names: tuple[str, ...]
+    rows: Rows
+    slot_seconds: float
+    store: RttStore
+    health: Health = field(default_factory=Health)
+    table: WanTable | None = None
+    decisions: Decisions | None = None
+
+    @classmethod
+    def set(cls, trace: Trace, plan: Plan) -> _Stage:
+        names = trace.batch.providers
+        providers = {name: Provider(name, (bytes(4),), (bytes(16),)) for name in names}
+        rule = plan.rule(names)
+        columns = (Column(rule, 4, AllDown()), Column(rule, 6, AllDown()))
+        store = RttStore(trace.slot_seconds, plan.half_life)
+        return cls(plan, providers, columns, names, trace.batch.rows, trace.slot_seconds, store)
+
+    def learn(self, batch: Batch, slot: int) -> None:
+        """One slot's samples, and the decisions for the next."""
+        now = (slot + 1) * self.slot_seconds
+        for counted in self.health.observe(batch):
+            self.store.observe_columns(counted)
+        self.store.close_round(now)
+        self.table = estimate(self.store, self.plan.terms(), only=self.names)
+        self.decisions = self.decide(self.table, self.decisions, now)
+
+    def decide(self, table: WanTable, before: Decisions | None, now: float) -> Decisions:
+        """The serving `decide`."""
+        return decide(self.columns, self.providers, {}, table, self.health, before, now, self.plan.ttl, self.plan.pace())
+
+    def serving(self, unit_row: Ints) -> tuple[Ints, Floats]:
+        """Who serves each unit now, and what is believed of every provider for it."""
+        if self.decisions is None or self.table is None:
+            first = self.names.index(self.plan.rule(self.names).nominal[0])
+            return np.full(len(unit_row), first), np.full((len(unit_row), len(self.names)), np.nan)
+        rows = self.rows[unit_row]
+        row = nearest(rows, self.table.keys)
+        at = np.where(rows["family"] == 6, 1, 0)
+        belief = np.where((row >= 0)[:, None], self.table.mean[row, at], np.nan)
+        return served(self.decisions, self.columns, rows, self.names), belief
+
+    def probed(self, trace: Trace, here: Ints, chosen: Ints, dice: np.random.Generator) -> Bools:
+        """Which of a slot's samples are taken under the probe budget."""
+        if self.plan.budget >= 1.0:
+            return np.ones(len(here), dtype=np.bool_)
+        rows = np.unique(trace.batch.row[here])
+        shape = (len(rows), len(self.names))
+        if self.plan.schedule == "random":
+            wanted = dice.random(shape) < self.plan.budget
+        else:
+            wanted = choose(self._gain(rows), np.ones(len(rows)), round(self.plan.budget * len(rows) * len(self.names)))
+        served_too = self.decisions is not None
+        row = np.searchsorted(rows, trace.batch.row[here])
+        serves = trace.batch.provider[here] == chosen[trace.unit[here]]
+        return np.asarray(wanted[row, trace.batch.provider[here]] | (served_too & serves), dtype=np.bool_)
+
+    def _gain(self, rows: Ints) -> Floats:
+        if self.table is None or self.decisions is None:
+            shape = (len(rows), len(self.names))
+            return expected_gain(np.zeros(shape), np.full(shape, np.nan), np.full(len(rows), -1))
+        own = nearest(self.rows[rows], self.table.keys)
+        exact = (own >= 0) & (self.table.rows[own] == self.rows[rows])
+        at = np.where(self.rows["family"][rows] == 6, 1, 0)
+        samples = np.where(exact[:, None], self.table.samples[own, at], 0.0).astype(np.float64)
+        typical = np.where((own >= 0)[:, None], self.table.typical[own, at], np.nan).astype(np.float64)
+        return expected_gain(samples, typical, served(self.decisions, self.columns, self.rows[rows], self.names))
+
+
+def served(decisions: Decisions, columns: tuple[Column, Column], rows: Rows, names: tuple[str, ...]) -> Ints:
+    """The number in `names` of the provider that serves each row, by the column of the row's family."""
+    both = [_first(decisions.columns[column], rows, names) for column in columns]
+    return np.where(rows["family"] == 6, both[1], both[0])
+
+
+def _first(column: ColumnDecisions, rows: Rows, names: tuple[str, ...]) -> Ints:
+    first = np.array([names.index(ranking.targets[0]) for ranking in (*column.rankings, column.default)], dtype=np.int64)
+    index = nearest(rows, column.keys)
+    return np.asarray(first[np.append(column.ranking, len(column.rankings))[index]], dtype=np.int64)
+
+
+def _measured(trace: Trace, here: Ints, units: int) -> Floats:
+    """[unit, provider]: the mean RTT of a slot; a loss costs LOST_MS; NaN where nothing was sent."""
+    providers = len(trace.batch.providers)
+    place = trace.unit[here] * providers + trace.batch.provider[here]
+    cost = np.where(np.isnan(trace.batch.rtt[here]), LOST_MS, trace.batch.rtt[here])
+    count = np.bincount(place, minlength=units * providers)
+    total = np.bincount(place, weights=cost, minlength=units * providers)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).reshape(units, providers)
+
+
+@dataclass
+class _LeftOut:
+    """Each vantage decided for by a table that never saw it: what DNS does to a user who was not probed."""
+
+    stage: _Stage
+    own: dict[str, RttStore] = field(default_factory=dict)
+    decisions: dict[str, Decisions] = field(default_factory=dict)
+
+    def learn(self, batch: Batch, slot: int) -> None:
+        """Count one slot's samples for all, and for each vantage its own."""
+        now = (slot + 1) * self.stage.slot_seconds
+        for counted in self.stage.health.observe(batch):
+            self.stage.store.observe_columns(counted)
+            for vantage in np.unique(counted.vantage):
+                name = counted.vantages[vantage]
+                own = self.own.setdefault(name, RttStore(self.stage.slot_seconds, self.stage.plan.half_life))
+                own.observe_columns(counted.take(counted.vantage == vantage))
+        for store in (self.stage.store, *self.own.values()):
+            store.close_round(now)
+
+    def serving(self, trace: Trace, units: Ints) -> tuple[Ints, Floats]:
+        """As `_Stage.serving`, for some units, each without what its vantage measured."""
+        chosen, believed = self.stage.serving(trace.unit_row[units])
+        if self.stage.store.round < 0:
+            return chosen, believed
+        cells = self.stage.store.cells()
+        for vantage in np.unique(trace.unit_vantage[units]):
+            mine = np.flatnonzero(trace.unit_vantage[units] == vantage)
+            rows = trace.unit_row[units[mine]]
+            chosen[mine], believed[mine] = self._stage_of(trace.batch.vantages[vantage], rows, cells).serving(rows)
+        return chosen, believed
+
+    def _stage_of(self, vantage: str, rows: Ints, cells: Cells) -> _Stage:
+        keys = np.unique(np.concatenate([pack(level) for level in lineage(self.stage.rows[rows])]))
+        own = self.own.get(vantage)
+        left = cells if own is None else without(cells, own.cells(), keys)
+        table = table_of(left, self.stage.plan.terms(), only=self.stage.names)
+        decided = self.stage.decide(table, self.decisions.get(vantage), cells.at)
+        self.decisions[vantage] = decided
+        return replace(self.stage, table=table, decisions=decided)
