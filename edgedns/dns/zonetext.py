@@ -30,7 +30,7 @@ MAX_RDATA = 0xFFFF
 
 # What only a signer may write, and what only stands in messages (RFC 6895 section 3.1).
 _SIGNER = frozenset({dns.rdatatype.RRSIG, dns.rdatatype.NSEC, dns.rdatatype.NSEC3, dns.rdatatype.NSEC3PARAM})
-_CLASSES = {"CH", "HS", "CS", "ANY", "NONE"}
+_CLASSES = {"CH", "HS", "CS"}
 _SPECIAL = re.compile(r'[\\";()]')
 _TOKEN = re.compile(r"(?:\\.|[^\s\\\"])+")
 

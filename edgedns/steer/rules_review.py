@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 from ..errors import Problem, problem
-from ..model import Failover, Family, Match, NamedNetwork, Pin, Prefix, Provider, Record, Rule, RuleSet, Weighted, ZoneRules
+from ..model import Failover, Pin, Provider, Record, Rule, RuleSet, Weighted, ZoneRules
+from .rules_reach import Hiders
 
 
 def review(rules: RuleSet, now: float | None, continent: Callable[[str], str], complete: bool) -> list[Problem]:
@@ -26,15 +26,15 @@ def review(rules: RuleSet, now: float | None, continent: Callable[[str], str], c
 
 
 def _of_record(record: Record, rules: RuleSet, now: float | None, continent: Callable[[str], str]) -> Iterator[Problem]:
-    for position, rule in enumerate(record.rules):
+    hiders = Hiders(rules.networks, continent)
+    for rule in record.rules:
         if rule.until is not None and now is not None and rule.until <= now:
             ended = datetime.fromtimestamp(rule.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
             yield problem(rule.where, "W601", f"rule '{rule.name}' ended {ended}: take it out")
-        for earlier in record.rules[:position]:
-            if _outlives(earlier, rule) and _covers(earlier.match, rule.match, rules.networks, continent):
-                taker = f"rule '{earlier.name}' in line {earlier.where.line} takes its clients"
-                yield problem(rule.where, "W602", f"nothing can reach rule '{rule.name}': {taker}")
-                break
+        if hider := hiders.of(rule):
+            taker = f"rule '{hider.name}' in line {hider.where.line} takes its clients"
+            yield problem(rule.where, "W602", f"nothing can reach rule '{rule.name}': {taker}")
+        hiders.add(rule)
 
 
 def names_in(rule: Rule) -> tuple[str, ...]:
@@ -86,71 +86,3 @@ def _unused(rules: RuleSet) -> Iterator[Problem]:
     for network in rules.networks.values():
         if network.name not in networks and network.name != "public-resolvers":
             yield problem(network.where, "W603", f"network '{network.name}' is not used by any rule")
-
-
-# which rule hides which
-
-
-@dataclass(frozen=True)
-class _Reach:
-    """The clients that one key of a match describes: a union."""
-
-    asns: frozenset[int] = frozenset()
-    prefixes: tuple[Prefix, ...] = ()
-    countries: frozenset[str] = frozenset()
-    continents: frozenset[str] = frozenset()
-
-
-def _outlives(earlier: Rule, later: Rule) -> bool:
-    return earlier.until is None or (later.until is not None and later.until <= earlier.until)
-
-
-def _covers(
-    wide: Match | None, narrow: Match | None, networks: Mapping[str, NamedNetwork], continent: Callable[[str], str]
-) -> bool:
-    """Whether every client of `narrow` is surely one of `wide`: each key of `wide` holds some key of `narrow` whole."""
-    if wide is None:
-        return True
-    if narrow is None:
-        return False
-    inner = _reaches(narrow, networks)
-    return all(any(_holds(outer, each, continent) for each in inner) for outer in _reaches(wide, networks))
-
-
-def _reaches(match: Match, networks: Mapping[str, NamedNetwork]) -> list[_Reach]:
-    named = [networks[name] for name in match.networks if name in networks]
-    union = _Reach(
-        asns=frozenset().union(*(each.asns for each in named)),
-        prefixes=tuple(prefix for each in named for prefix in each.prefixes),
-        countries=frozenset().union(*(each.countries for each in named)),
-        continents=frozenset().union(*(each.continents for each in named)),
-    )
-    keys = [
-        _Reach(asns=match.asns),
-        _Reach(prefixes=match.prefixes),
-        _Reach(countries=match.countries),
-        _Reach(continents=match.continents),
-        union,
-    ]
-    return [each for each in keys if each != _Reach()]
-
-
-def _holds(outer: _Reach, inner: _Reach, continent: Callable[[str], str]) -> bool:
-    return (
-        inner.asns <= outer.asns
-        and inner.continents <= outer.continents
-        and all(country in outer.countries or continent(country) in outer.continents for country in inner.countries)
-        and _contained(inner.prefixes, frozenset(outer.prefixes))
-    )
-
-
-def _contained(narrow: tuple[Prefix, ...], wide: frozenset[Prefix]) -> bool:
-    """Whether each of `narrow` lies in one of `wide`; by the lengths that occur, so that long lists stay cheap."""
-    lengths = {(prefix.family, prefix.length) for prefix in wide}
-    return all(any(_cut(each, f, n) in wide for f, n in lengths if f == each.family and n <= each.length) for each in narrow)
-
-
-def _cut(prefix: Prefix, family: Family, length: int) -> Prefix:
-    host_bits = 8 * len(prefix.address) - length
-    number = int.from_bytes(prefix.address) >> host_bits << host_bits
-    return Prefix(family, number.to_bytes(len(prefix.address)), length)
