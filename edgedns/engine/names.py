@@ -175,8 +175,11 @@ class _ZoneTails:
         return len(links) == 1 and (not is_subdomain(target, self.zone.apex) or self.zone.find(target) is not None)
 
     def _types(self, name: bytes) -> set[int]:
-        """The types that a node answers in ways of their own, those at the end of its CNAME chain included."""
-        wanted: set[int] = {types.ANY}
+        """The types that a node answers in ways of their own, those at the end of its CNAME chain included.
+
+        DS is one of them at a delegation: the parent's side answers it, with or without one.
+        """
+        wanted: set[int] = {types.ANY, types.DS}
         for _ in range(CHAIN_LIMIT):
             node = self.zone.find(name)
             if node is None:
