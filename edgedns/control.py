@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
 from edgedns import metrics
+from edgedns.dns import name as names
 from edgedns.engine import lookup
 from edgedns.engine.explain import Evidence
 from edgedns.engine.load import Loaded, load_rules, with_last_good
@@ -30,7 +31,7 @@ from edgedns.publish import Facts, Publisher, Root, Step, refuse_implausible
 from edgedns.serve.current import Mapped
 from edgedns.serve.orders import OrderError, override_json, parse_override
 from edgedns.steer import asn
-from edgedns.steer.decisions import Decisions, Move, moves
+from edgedns.steer.decisions import Column, Decisions, Move, moves
 from edgedns.steer.health import Health
 from edgedns.steer.policy import decide
 from edgedns.steer.rtt import RttStore
@@ -160,7 +161,7 @@ class Control:
 
     def _take(self, world: World, now: float) -> None:
         self.world = world
-        self.decisions = self._decide(now, self.decisions)
+        self._turn_to(self._decide(now, self.decisions), now)
         self.publish(now)
 
     def _inputs(self, table: asn.AsnTable) -> Inputs:
@@ -193,7 +194,7 @@ class Control:
     def _act_on_health(self, now: float) -> None:
         if self.measured.health.changes != self._changes:
             self._changes = self.measured.health.changes
-            self.decisions = self._decide(now, self.decisions)
+            self._turn_to(self._decide(now, self.decisions), now)
             self.publish(now)
 
     def tick(self, now: float) -> None:
@@ -223,8 +224,7 @@ class Control:
             decisions = self._decide(now, self.decisions)
         else:
             measured.table = table
-        self.decisions, before = decisions, self.decisions
-        self._note_moves(before, now)
+        self._turn_to(decisions, now)
         self.publish(now)
 
     def _facts(self, table: WanTable, decisions: Decisions) -> Facts:
@@ -306,13 +306,25 @@ class Control:
             self.publisher.sweep()
             metrics.drop_networks(self.paths.state / "run", [self.world.ground.key])
 
-    def _note_moves(self, before: Decisions, now: float) -> None:
-        moved = [move for move in moves(before, self.decisions) if move.before.targets[:1] != move.after.targets[:1]]
-        for move in moved:
-            self.recent.append(move_json(move, now))
+    def _turn_to(self, decisions: Decisions, now: float) -> None:
+        """From now on these decide; what they move is noted for those who watch."""
+        moved = moves(self.decisions, decisions)
+        self.decisions = decisions
+        rules = self._rules_of_columns() if moved else {}
+        self.recent.extend(move_json(move, rules.get(move.column, ""), now) for move in moved[-MOVES_KEPT:])
         if moved:
-            first = self.recent[-1]
-            self.log(f"{len(moved)} rows moved, the last {first['network']}: {first['before']} -> {first['after']}")
+            last = self.recent[-1]
+            self.log(f"{len(moved)} rows moved, the last {last['network']}: {last['before']} -> {last['after']}")
+
+    def _rules_of_columns(self) -> dict[Column, str]:
+        """The first rule that has each column's terms, as NAME/RULE."""
+        found: dict[Column, str] = {}
+        for zone in self.world.rules.zones.values():
+            for record in zone.records:
+                for rule in record.rules:
+                    for family in get_args(Family):
+                        found.setdefault(Column(rule.action, family, record.all_down), f"{record.label}/{rule.name}")
+        return found
 
     # -- looking
 
@@ -370,9 +382,11 @@ class Control:
         return found
 
     def _steers(self, text: str) -> bool:
-        wanted = text.lower().rstrip(".")
-        names = {record.label.lower().rstrip(".") for zone in self.world.rules.zones.values() for record in zone.records}
-        return wanted in names
+        try:
+            wanted = names.fold(names.from_text(text))
+        except ValueError:
+            return False
+        return any(record.name == wanted for zone in self.world.rules.zones.values() for record in zone.records)
 
     # -- what the collector asks
 
@@ -441,10 +455,11 @@ def _measured_moves(before: Decisions, after: Decisions) -> float:
     return len(moved) / rows if rows else 0.0
 
 
-def move_json(move: Move, now: float) -> dict[str, Any]:
+def move_json(move: Move, rule: str, now: float) -> dict[str, Any]:
     """A move as the page and the console show it."""
     return {
         "at": now,
+        "rule": rule,
         "network": move.network.text,
         "asn": move.network.asn,
         "family": move.column.family,

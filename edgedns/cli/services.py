@@ -130,16 +130,17 @@ def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]
         "fresh_until": root.get("fresh_until"),
         "sampled_at": control.measured.sampled_at or None,
         "zones": {name: serial.serial for name, serial in control.world.serials.items()},
-        "names": [record.label for zone in control.world.rules.zones.values() for record in zone.records],
+        "names": [names.to_text(record.name) for zone in control.world.rules.zones.values() for record in zone.records],
         "failed_zones": sorted(control.world.loaded.failed_zones),
         "providers": [
             {
                 "name": name,
+                "addresses": [str(ip_address(one)) for one in (*provider.v4, *provider.v6)],
                 "state": states[name],
                 "down4": health.provider_down(name, 4),
                 "down6": health.provider_down(name, 6),
             }
-            for name in control.world.rules.providers
+            for name, provider in control.world.rules.providers.items()
         ],
         "queries": {"udp": totals[metrics.UDP_RECEIVED], "tcp": totals[metrics.TCP_RECEIVED]},
         "samples": dict(control.collector.counts),

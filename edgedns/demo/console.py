@@ -1,0 +1,120 @@
+"""The demo's console: the board drawn with rich, or told line by line where nobody looks at a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from edgedns.demo.board import Board, Spot
+
+COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
+FRESH = 8.0
+BAR = 40
+EVENTS_SHOWN = 5
+MOVES_SHOWN = 10
+
+
+def clock(at: float) -> str:
+    """The time of day here."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def event_line(event: Mapping[str, Any]) -> str:
+    return f"{clock(event['at'])} {event['kind']:<8} {event['text']}"
+
+
+def move_line(move: Mapping[str, Any]) -> str:
+    kind = "A" if move["family"] == 4 else "AAAA"
+    after, before = move["after"] or "nothing", move["before"] or "nothing"
+    return f"{clock(move['at'])} {'moved':<8} {move['network']} {move['rule']} {kind}: {before} -> {after} ({move['reason']})"
+
+
+def draw(board: Board, now: float) -> RenderableType:
+    """The whole console."""
+    colours = _colours(board)
+    return Group(
+        _heading(board),
+        Panel(_digs(board, colours, now), title="paste one of these, and again after the next event", title_align="left"),
+        Panel(_events(board, now), title="events", title_align="left"),
+        Panel(_moves(board, colours), title="rows that moved", title_align="left"),
+        _shares(board, colours),
+    )
+
+
+def _colours(board: Board) -> dict[str, str]:
+    names = [one["name"] for one in board.status.get("providers", ())]
+    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+
+
+def _heading(board: Board) -> Text:
+    status = board.status
+    queries = sum(status.get("queries", {}).values())
+    accepted = status.get("samples", {}).get("accepted", 0)
+    text = Text()
+    text.append("edgedns demo", style="bold")
+    text.append(f"   {board.page}", style="underline")
+    text.append(f"   serial {status.get('serial', 0)}   {queries:,} queries   {accepted:,} samples")
+    text.append("   Ctrl-C ends it", style="dim")
+    return text
+
+
+def _digs(board: Board, colours: Mapping[str, str], now: float) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    for spot in board.pasted:
+        network = spot.network
+        table.add_row(Text(board.dig(spot)), _answer(spot, colours, now))
+        table.add_row(Text(f"  # AS{network.asn} {network.name[:40]}, {network.country}", style="dim"), "")
+    return table
+
+
+def _answer(spot: Spot, colours: Mapping[str, str], now: float) -> Text:
+    text = Text()
+    if spot.before:
+        text.append(f"{spot.before} -> ", style="dim")
+    style = colours.get(spot.answer, "")
+    if spot.before and now - spot.changed_at < FRESH:
+        style += " bold reverse"
+    text.append(spot.answer or "...", style=style)
+    return text
+
+
+def _events(board: Board, now: float) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for event in list(board.events)[-EVENTS_SHOWN:]:
+        over = event["kind"] == "return"
+        table.add_row(Text(clock(event["at"]), style="dim"), Text(event["text"], style="green" if over else "bold"))
+    if board.upcoming is not None and board.upcoming[0] > now:
+        at, text = board.upcoming
+        table.add_row(Text(f"in {at - now:.0f} s", style="dim"), Text(text, style="dim"))
+    return table
+
+
+def _moves(board: Board, colours: Mapping[str, str]) -> RenderableType:
+    if not board.moves:
+        return Text("none yet: the first minute fills the table", style="dim")
+    table = Table.grid(padding=(0, 2))
+    for move in reversed(list(board.moves)[-MOVES_SHOWN:]):
+        change = Text(f"{move['before'] or 'nothing'} -> ", style="dim")
+        change.append(move["after"] or "nothing", style=colours.get(move["after"], ""))
+        kind = "A" if move["family"] == 4 else "AAAA"
+        reason = str(move["reason"]).lower().replace("_", " ")
+        table.add_row(Text(clock(move["at"]), style="dim"), move["network"], f"{move['rule']} {kind}", change, reason)
+    return table
+
+
+def _shares(board: Board, colours: Mapping[str, str]) -> Table:
+    """How many of the networks are answered each provider, by asking for all of them in turn."""
+    given, table = board.given(), Table.grid(padding=(0, 2))
+    most = max([*given.values(), 1])
+    for name, colour in colours.items():
+        bar = "█" * round(BAR * given[name] / most)
+        table.add_row(Text(f" {name}", style=colour), Text(f"{given[name]:>3} networks"), Text(bar, style=colour))
+    return table
