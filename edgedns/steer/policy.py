@@ -114,11 +114,10 @@ def _decide_fixed(column: Column, world: World, arms: tuple[str, ...], before: C
         return ColumnDecisions(column, default, nominal)
     rows = world.health.rows_known()
     up = _row_candidates(world, rows_keys := pack(rows), usable, column.family)
-    masks, which = np.unique(up, axis=0, return_inverse=True) if len(rows) else (up, np.zeros(0, dtype=np.int64))
+    masks, which = _distinct(up)
     rankings = tuple(_fixed(column, world, arms, tuple(n for n, ok in zip(usable, mask, strict=True) if ok)) for mask in masks)
     above = parents(rows, rows_keys)
     default_at = rankings.index(default) if default in rankings else -1
-    which = which.reshape(-1)
     own = np.flatnonzero(which != np.where(above >= 0, which[above], default_at))
     keys, ranking = rows_keys[own], which[own].astype(np.int32)
     first = np.array([arms.index(r.targets[0]) for r in rankings], dtype=np.int64)[ranking] if len(keys) else which[own]
@@ -263,11 +262,29 @@ def _rankings(
     arms: tuple[str, ...], candidate: Bools, hold: Hold, reasons: Ints
 ) -> tuple[NDArray[np.int32], tuple[Ranking, ...]]:
     """Rankings shared by many rows: who serves, who is next, then nominal order. So there are few of them."""
-    masks, mask = np.unique(candidate, axis=0, return_inverse=True)
-    terms = np.stack([mask.reshape(-1), hold["serving"], hold["second"], reasons], axis=1).astype(np.int64)
-    codes, ranking = np.unique(terms, axis=0, return_inverse=True)
-    rankings = tuple(_ranking(arms, masks[m], serving, second, Reason(reason)) for m, serving, second, reason in codes.tolist())
-    return ranking.reshape(-1).astype(np.int32), rankings
+    masks, mask = _distinct(candidate)
+    terms = (mask, hold["serving"].astype(np.int64), hold["second"] + 1, reasons)
+    size = (max(1, len(masks)), len(arms), len(arms) + 1, len(Reason))
+    codes, ranking = np.unique(np.ravel_multi_index(terms, size), return_inverse=True)
+    rankings = tuple(
+        _ranking(arms, masks[m], serving, second - 1, Reason(reason))
+        for m, serving, second, reason in zip(*(part.tolist() for part in np.unravel_index(codes, size)), strict=True)
+    )
+    return ranking.astype(np.int32), rankings
+
+
+def _distinct(flags: Bools) -> tuple[Bools, Ints]:
+    """The distinct rows of a bool array, sorted, and which of them each row is."""
+    packed = np.packbits(flags, axis=1, bitorder="little")
+    wide = np.zeros((len(flags), 8 * -(-packed.shape[1] // 8)), dtype=np.uint8)
+    wide[:, : packed.shape[1]] = packed
+    words = wide.view("<u8").astype(np.uint64)
+    number = words[:, 0] if words.shape[1] else np.zeros(len(flags), dtype=np.uint64)
+    for column in range(1, words.shape[1]):
+        pair = np.stack([number, words[:, column]], axis=1)
+        number = np.unique(pair, axis=0, return_inverse=True)[1].reshape(-1).astype(np.uint64)
+    _, first, which = np.unique(number, return_index=True, return_inverse=True)
+    return flags[first], which.reshape(-1)
 
 
 def _ranking(arms: tuple[str, ...], up: Bools, serving: int, second: int, reason: Reason) -> Ranking:
