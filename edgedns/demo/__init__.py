@@ -1,1 +1,1 @@
-"""demo."""
+"""A simulated Internet with events, and the console that shows what edgedns makes of it."""

@@ -1,1 +1,1 @@
-"""store."""
+"""Where samples, decisions, overrides and secrets live between two control processes."""
