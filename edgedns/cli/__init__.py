@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "demo",
     "drain": "orders",
     "explain": "explain",
+    "orders": "orders",
     "pin": "orders",
     "probe": "probe",
     "replay": "replay",

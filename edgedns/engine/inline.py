@@ -49,11 +49,16 @@ def build_atoms(rules: RuleSet, table: asn.AsnTable) -> Atoms:
 
 def nominal_snapshot(loaded: Loaded, atoms: Atoms) -> Snapshot:
     """What the rules say when nothing was measured and everything is up; holds for all times."""
+    return nominal(loaded, atoms)[1]
+
+
+def nominal(loaded: Loaded, atoms: Atoms) -> tuple[Compiled, Snapshot]:
+    """The same, and the rules as compiled."""
     space = Space(atoms, loaded.rules.networks, asn.continent)
     compiled = compile_base(sources(loaded), loaded.rules.providers, space, (), _no_cells, 0)
     decisions = nominal_decisions(loaded.rules, compiled)
     overlay = compile_overlay(compiled.columns, decisions, list(loaded.rules.providers), Spreader.of(atoms), 0)
-    return snapshot_of(atoms_file(atoms), compiled.content, overlay)
+    return compiled, snapshot_of(atoms_file(atoms), compiled.content, overlay)
 
 
 def nominal_decisions(rules: RuleSet, compiled: Compiled) -> Decisions:
