@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml tools/install
 	touch $@
 
 $(TESTED): $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -e '.[test]'
 	touch $@
 
 clean:
