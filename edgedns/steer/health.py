@@ -42,7 +42,9 @@ from edgedns.steer.rows import (
     unpack_keys,
 )
 
-WIDTH = 256
+PROVIDERS = 256
+VANTAGES = 65536
+GROUP = PROVIDERS * VANTAGES
 LOSS_STEP = float(np.log(0.60 / 0.02))
 REPLY_STEP = float(np.log(0.40 / 0.98))
 PATH_LIMIT = 4.85 * LOSS_STEP
@@ -141,8 +143,8 @@ class Health:
         row = int(lookup(self._keys, pack(rows_of([key])))[0])
         if row < 0 or provider not in self._providers:
             return "up"
-        arm = (row * 2 + _f(family)) * WIDTH + self._providers.index(provider)
-        first, last = np.searchsorted(self._codes, (arm * WIDTH, (arm + 1) * WIDTH))
+        arm = (row * 2 + _f(family)) * PROVIDERS + self._providers.index(provider)
+        first, last = np.searchsorted(self._codes, (arm * VANTAGES, (arm + 1) * VANTAGES))
         return "suspect" if (self._paths["run"][first:last] > 0).any() else "up"
 
     def wants(self, now: float) -> list[Want]:
@@ -188,8 +190,8 @@ class Health:
         keys = np.union1d(self._keys, row_keys)
         providers = tuple(sorted({*self._providers, *batch.providers}))
         vantages = tuple(sorted({*self._vantages, *batch.vantages}))
-        if len(providers) > WIDTH or len(vantages) > WIDTH:
-            raise ValueError(f"{len(providers)} providers and {len(vantages)} vantages, at most {WIDTH} of each")
+        if len(providers) > PROVIDERS or len(vantages) > VANTAGES:
+            raise ValueError(f"{len(providers)} providers, {len(vantages)} vantages; at most {PROVIDERS} and {VANTAGES}")
         self._renumber(keys, providers, vantages)
         wanted = _path_code(
             lookup(keys, row_keys)[batch.row],
@@ -289,7 +291,8 @@ class Health:
             self._judge_return(state, mine)
             return
         paths = self._paths
-        others = (self._whole_of(self._codes) // WIDTH == which // WIDTH) & (self._whole_of(self._codes) != which)
+        whole, size = self._whole_of(self._codes), len(self._providers)
+        others = (whole // size == which // size) & (whole != which)
         alive = self._rows_in(others & (paths["replied"] > state["began"][0]))
         fresh = mine[paths["replied"][mine] > self.at - RECENT]
         known, up = self._rows_in(fresh), self._rows_in(fresh[~paths["down"][fresh]])
@@ -308,7 +311,7 @@ class Health:
             self.changes += 1
 
     def _rows_in(self, which: Ints | Bools) -> int:
-        return len(np.unique(self._codes[which] // WIDTH**2))
+        return len(np.unique(self._codes[which] // GROUP))
 
     def _whole_of(self, codes: Ints) -> Ints:
         """Index into the flattened `_whole` of each path."""
@@ -317,12 +320,12 @@ class Health:
 
     def _siblings(self, paths: Ints) -> tuple[Ints, Ints]:
         """(i, sibling): paths of the same network, family and vantage as paths[i], through other providers."""
-        group = self._codes[paths] // WIDTH**2
-        first = np.searchsorted(self._codes, group * WIDTH**2)
-        last = np.searchsorted(self._codes, (group + 1) * WIDTH**2)
+        group = self._codes[paths] // GROUP
+        first = np.searchsorted(self._codes, group * GROUP)
+        last = np.searchsorted(self._codes, (group + 1) * GROUP)
         owner, sibling = expand(first, last - first)
         mine, theirs = self._codes[paths][owner], self._codes[sibling]
-        related = (mine % WIDTH == theirs % WIDTH) & (mine != theirs)
+        related = (mine % VANTAGES == theirs % VANTAGES) & (mine != theirs)
         return owner[related], sibling[related]
 
     def _released(self, ended: list[NDArray[np.void]]) -> Iterator[Batch]:
@@ -410,12 +413,12 @@ def _waves(sorted_paths: Ints, order: Ints) -> Iterator[Ints]:
 
 
 def _path_code(row: Ints, family: Ints, provider: Ints, vantage: Ints) -> Ints:
-    return ((row * 2 + family) * WIDTH + provider) * WIDTH + vantage
+    return ((row * 2 + family) * PROVIDERS + provider) * VANTAGES + vantage
 
 
 def _path_parts(codes: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    arm, vantage = np.divmod(codes, WIDTH)
-    group, provider = np.divmod(arm, WIDTH)
+    arm, vantage = np.divmod(codes, VANTAGES)
+    group, provider = np.divmod(arm, PROVIDERS)
     row, family = np.divmod(group, 2)
     return row, family, provider, vantage
 

@@ -73,9 +73,9 @@ def step(action: Wan, evidence: Evidence, held: Hold, pace: Pace) -> tuple[Hold,
         sent_back = _guard(action, evidence, hold, current, well, pace)
         current = np.where(sent_back, hold["home"], current)
     guarded = well & (pace.now < hold["guard_until"])
-    best, better, few = _challenger(evidence, hold, current, pace)
+    best, better, hasty = _challenger(evidence, hold, current, pace)
     wanted = ~guarded & better & _saves(action, evidence, current, best)
-    ready = _ready(evidence, hold, wanted, few, current, best, pace)
+    ready = _ready(evidence, hold, wanted, hasty, current, best, pace)
     _note(hold, wanted, best, pace)
     _watch(hold, ready & well, current, evidence, pace)
     serving = np.where(ready, best, current)
@@ -103,10 +103,11 @@ def _best(score: Floats, candidate: Bools) -> Ints:
 
 
 def _challenger(evidence: Evidence, hold: Hold, current: Ints, pace: Pace) -> tuple[Ints, Bools, Bools]:
-    """(who could replace the current arm, whether it beats it clearly enough, whether that was told from few samples).
+    """(who could replace the current arm, whether it beats it clearly enough, whether it need not wait).
 
     By the graded score where both arms have samples enough. Below that wins say little (of two arms measured once, one
-    wins always): there typical RTTs are compared, by a margin that shrinks as samples come.
+    wins always): there typical RTTs are compared, by a margin that shrinks as samples come. A new row has nothing to hold
+    on to: it takes the best.
     """
     every = np.arange(len(current))
     typical = np.where(evidence.samples > 0, -np.log(evidence.typical), -np.inf)
@@ -114,12 +115,14 @@ def _challenger(evidence: Evidence, hold: Hold, current: Ints, pace: Pace) -> tu
     likely = np.where(evidence.samples[every, likely] > 0, likely, current)
     least = np.minimum(evidence.samples[every, likely], evidence.samples[every, current])
     few = least < pace.few
-    best = np.where(few, likely, _best(evidence.cautious, evidence.candidate))
+    new = ~hold["settled"]
+    enough = np.where(new, _best(evidence.value, evidence.candidate), _best(evidence.cautious, evidence.candidate))
+    best = np.where(few, likely, enough)
     gain = evidence.cautious[every, best] - evidence.value[every, current]
     saving = np.log(evidence.typical[every, current] / evidence.typical[every, best])
-    doubt = np.where(hold["settled"], pace.doubt / np.sqrt(np.maximum(least, 0.3)), 0.0)
-    clear = np.where(few, np.isnan(saving) | (saving > doubt), gain > pace.gain)
-    return best, np.asarray((best != current) & clear, dtype=np.bool_), np.asarray(few, dtype=np.bool_)
+    doubt = pace.doubt / np.sqrt(np.maximum(least, 0.3))
+    clear = new | np.where(few, np.isnan(saving) | (saving > doubt), gain > pace.gain)
+    return best, np.asarray((best != current) & clear, dtype=np.bool_), np.asarray(few | new, dtype=np.bool_)
 
 
 def _saves(action: Wan, evidence: Evidence, current: Ints, best: Ints) -> Bools:
@@ -131,7 +134,7 @@ def _saves(action: Wan, evidence: Evidence, current: Ints, best: Ints) -> Bools:
 
 
 def _ready(
-    evidence: Evidence, hold: Hold, wanted: Bools, few: Bools, current: Ints, best: Ints, pace: Pace
+    evidence: Evidence, hold: Hold, wanted: Bools, hasty: Bools, current: Ints, best: Ints, pace: Pace
 ) -> Bools:
     """Wanted for long enough, or at once where little is known; settled for two TTLs; within the churn budget."""
     if not pace.fresh:
@@ -139,7 +142,7 @@ def _ready(
     every = np.arange(len(hold))
     waited = np.where(hold["pending"] == best, hold["waited"] + 1, 1)
     dwelt = pace.now - hold["moved"] >= pace.dwell_ttls * pace.ttl
-    ready = wanted & (few | (waited >= pace.rounds)) & dwelt
+    ready = wanted & (hasty | (waited >= pace.rounds)) & dwelt
     saved = np.nan_to_num(evidence.typical[every, current] - evidence.typical[every, best])
     return _within_budget(ready, saved * evidence.weight, evidence.weight, pace.churn)
 

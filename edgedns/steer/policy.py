@@ -64,8 +64,17 @@ def decide(
     fresh = decisions is None or table.at > decisions.table_at
     pace = (pace or Pace()).at(now, ttl, fresh)
     world = World(providers, states, table, health, now, pace)
-    decided = {column: _decide_column(column, world, before.get(column)) for column in columns}
+    decided = {column: _decide_column(column, world, before.get(column) or _kin(column, before)) for column in columns}
     return Decisions(decided, table.at, now)
+
+
+def _kin(column: Column, before: Mapping[Column, ColumnDecisions]) -> ColumnDecisions | None:
+    """Where a wan rule's terms were edited, its rows go on from another wan column over the same names and family."""
+    for other, decided in before.items():
+        alike = isinstance(other.action, Wan) and isinstance(column.action, Wan) and other.family == column.family
+        if alike and _names(other) == _names(column):
+            return decided
+    return None
 
 
 def _decide_column(column: Column, world: World, before: ColumnDecisions | None) -> ColumnDecisions:
@@ -167,9 +176,10 @@ def _decide_wan(column: Column, world: World, arms: tuple[str, ...], before: Col
     default = Ranking(usable, Reason.ALL_DOWN if opened else failed)
     nominal = Ranking(declared, Reason.ALL_DOWN if opened else Reason.NOMINAL)
     before = before if before is not None and before.arms == arms else None
+    pace = world.pace if before is not None else world.pace.at(world.now, world.pace.ttl, True)
     keys, source = _wan_keys(column, world, arms, usable, before)
     evidence = _evidence(world, arms, usable, column.family, keys, source)
-    hold, reasons = step(column.action, evidence, _held(before, keys, arms.index(usable[0])), world.pace)
+    hold, reasons = step(column.action, evidence, _held(before, keys, arms.index(usable[0])), pace)
     if opened:
         reasons = np.full(len(keys), int(Reason.ALL_DOWN))
     ranking, rankings = _rankings(arms, evidence.candidate, hold, reasons)
@@ -210,8 +220,8 @@ def _evidence(
     world: World, arms: tuple[str, ...], usable: tuple[str, ...], family: Family, keys: Keys, source: Ints
 ) -> Evidence:
     """What the table says of each arm in each row; an arm it doesn't know is nominal."""
-    table, at = world.table, 0 if family == 4 else 1
-    known = source >= 0
+    table, known = world.table, source >= 0
+    at = _speaking(table, source[known], family)
     value, doubt, samples = (np.zeros((len(keys), len(arms))) for _ in range(3))
     rtt, typical = (np.full((len(keys), len(arms)), np.nan) for _ in range(2))
     for i, name in enumerate(arms):
@@ -228,6 +238,13 @@ def _evidence(
     candidate = np.zeros((len(keys), len(arms)), dtype=np.bool_)
     candidate[:, [arms.index(name) for name in usable]] = _row_candidates(world, keys, usable, family)
     return Evidence(candidate, value, value - doubt, typical, samples, known, np.ones(len(keys)))
+
+
+def _speaking(table: WanTable, rows: Ints, family: Family) -> Ints:
+    """Which family's samples speak for each row: its own, or above networks, where it has none, the other's."""
+    own = 0 if family == 4 else 1
+    lent = (table.samples[rows, own].sum(axis=1) == 0) & (table.rows["block"][rows] < 0)
+    return np.where(lent, 1 - own, own)
 
 
 def _has_children(table: WanTable) -> Bools:

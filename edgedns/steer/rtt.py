@@ -194,6 +194,8 @@ class RttStore:
     def _count(self, batch: Batch) -> None:
         if not len(batch):
             return
+        used, row = np.unique(batch.row, return_inverse=True)
+        batch = replace(batch, rows=batch.rows[used], row=row.reshape(-1).astype(np.int64))
         levels = lineage(batch.rows)
         level_keys = np.stack([pack(level) for level in levels], axis=1)
         self._admit(np.unique(level_keys), batch.providers)

@@ -22,8 +22,9 @@ from edgedns.steer.rows import (
     Rows,
     Sections,
     level_of,
+    lineage,
     lookup,
-    nearest,
+    pack,
     pack_json,
     pack_keys,
     parents,
@@ -98,10 +99,11 @@ class WanTable:
 
     def find(self, key: NetworkKey, family: Family, min_samples: float = 0.0) -> int:
         """Index of the row that speaks for a network: the nearest level with that many samples, -1 for none."""
-        row = int(nearest(rows_of([key]), self.keys)[0])
-        while row >= 0 and self.row_samples_of(row, family) < max(min_samples, 1e-9):
-            row = int(self.parent[row])
-        return row
+        levels = np.concatenate(lineage(rows_of([key])))
+        for row in lookup(self.keys, pack(levels)).tolist():
+            if row >= 0 and self.row_samples_of(row, family) >= max(min_samples, 1e-9):
+                return int(row)
+        return -1
 
     def row_samples_of(self, row: int, family: Family) -> float:
         """Samples that speak for a row: its own family's, or the other's where it has none (they are its prior)."""

@@ -1,0 +1,200 @@
+"""Replay: files in, the score out, and what it is on real round-trip times (tests/data/rtt/README.md)."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgedns.cli.replay import replay
+from edgedns.errors import SourceError
+from edgedns.model import NetworkKey
+from edgedns.steer.replay import Plan, play
+from edgedns.steer.rows import key_of
+from edgedns.steer.score import score
+from edgedns.steer.trace import parse
+
+DATA = Path(__file__).parents[2] / "data" / "rtt"
+PLANETLAB = DATA / "dev_planetlab_ipa.csv.gz"
+
+
+@pytest.fixture(scope="module")
+def planetlab():
+    with gzip.open(PLANETLAB, "rt") as lines:
+        trace, rejected = parse(lines)
+    assert not rejected
+    return trace
+
+
+def percent(trace, first=None, **plan):
+    result = score(play(trace, Plan(**plan)), first)
+    return 100 * result.gap_captured, result
+
+
+class TestPlanetLab:
+    def test_everything_probed(self, planetlab):
+        gap, result = percent(planetlab)
+        assert gap >= 96.5
+        assert result.answers.p95_ms <= 49.0
+        assert result.switches_per_100 <= 0.5
+        assert result.share_worse_5ms <= 0.01
+        assert result.rows == 17 * 394
+
+    def test_the_baselines_are_the_files_own(self, planetlab):
+        result = percent(planetlab)[1]
+        assert result.best_single == "p4"
+        assert result.baselines["best_single"].mean_ms == pytest.approx(41.92, abs=0.01)
+        assert result.baselines["oracle"].mean_ms == pytest.approx(14.15, abs=0.01)
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_a_quarter_of_the_arms_by_dice(self, planetlab, seed):
+        gap, result = percent(planetlab, budget=0.25, seed=seed)
+        assert gap >= 83.0
+        assert result.switches_per_100 <= 6.0
+
+    def test_a_quarter_of_the_arms_by_the_engines_schedule(self, planetlab):
+        played = play(planetlab, Plan(budget=0.25, schedule="engine"))
+        assert score(played).gap_captured >= 0.89
+        late = score(played, 6)
+        assert late.gap_captured >= 0.95
+        assert late.switches_per_100 <= 1.0
+
+    def test_objectives_differ(self, planetlab):
+        literal, by_rtt = percent(planetlab, objective="median")[0], percent(planetlab, objective="rtt")[0]
+        assert literal < 65.0
+        assert by_rtt >= 96.5
+
+    def test_belief_is_in_order(self, planetlab):
+        realised = [part["realised"] for part in percent(planetlab)[1].calibration]
+        assert realised == sorted(realised)
+        assert realised[-1] > 0.4
+
+
+class TestFiles:
+    def read(self, text):
+        return parse(text.splitlines(keepends=True))
+
+    def test_every_column(self):
+        text = (
+            "at,asn,country,prefix,vantage,provider,rtt_ms\n"
+            "1000.5,AS64500,de,192.0.2.0/24,v1,alder,12.5\n1001,64500,DE,2001:db8::/48,v1,alder,lost\n1002,64501,,,,birch,\n"
+        )
+        trace, rejected = self.read(text)
+        assert rejected == []
+        assert [key_of(row) for row in trace.batch.rows] == [
+            NetworkKey(64500, "DE", 4, 0xC000), NetworkKey(64500, "DE", 6, 0x20010DB8), NetworkKey(64501),
+        ]  # fmt: skip
+        assert trace.batch.family.tolist() == [4, 6, 4]
+        assert trace.batch.lost.tolist() == [False, True, True]
+        assert trace.slot_seconds == 10.0
+
+    def test_a_slot_is_the_files_own_probing_interval(self):
+        lines = "".join(f"{t},64500,alder,10\n{t + 7},64500,birch,10\n" for t in range(0, 2400, 240))
+        trace, _ = self.read("at,asn,provider,rtt_ms\n" + lines)
+        assert trace.slot_seconds == 240.0
+        assert len(trace.slots) == 10
+
+    @pytest.mark.parametrize(
+        ("line", "error"),
+        [
+            ("1,64500,alder", "3 columns, the header has 4"),
+            ("x,64500,alder,1", "slot 'x' is not a number"),
+            ("1.5,64500,alder,1", "slot '1.5' is not a whole number"),
+            ("nan,64500,alder,1", "slot 'nan' is out of range"),
+            ("1,0,alder,1", "asn '0' is not an AS number"),
+            ("1,4294967296,alder,1", "asn '4294967296' is not an AS number"),
+            ("1,64500,,1", "no provider"),
+            ("1,64500,alder,-1", "rtt_ms '-1' is out of range"),
+            ("1,64500,alder,0", "rtt_ms '0' is not between 0 and 10000 ms"),
+            ("1,64500,alder,10001", "rtt_ms '10001' is not between 0 and 10000 ms"),
+            ("1,64500,alder,fast", "rtt_ms 'fast' is not a number"),
+        ],
+    )
+    def test_a_bad_line_is_named_and_skipped(self, line, error):
+        trace, rejected = self.read(f"slot,asn,provider,rtt_ms\n1,64500,alder,5\n{line}\n2,64500,alder,6\n")
+        assert rejected == [(3, error)]
+        assert len(trace.batch) == 2
+
+    @pytest.mark.parametrize(
+        ("text", "error"),
+        [
+            ("", "header lacks"),
+            ("a,b\n", r"header lacks asn, provider, rtt_ms, slot \(or at\)"),
+            ("slot,asn,provider,rtt_ms\n", "no usable"),
+        ],
+    )
+    def test_a_file_without_samples_is_refused(self, text, error):
+        with pytest.raises(SourceError, match=error):
+            self.read(text)
+
+
+def made_world(seed=7, asns=8, countries=("DE", "FR", "US", "JP"), vantages=3):
+    """Which provider is best goes by country and prefix, hardly by ASN: truth for the hierarchy. One slot, as surveys are."""
+    rng = np.random.default_rng(seed)
+    by_country = {c: rng.uniform(20, 80, 4) for c in countries}
+    lines = []
+    for asn in range(64500, 64500 + asns):
+        for c in countries:
+            for block in range(2):
+                site = by_country[c] * rng.uniform(0.7, 1.3, 4)
+                for v in range(vantages):
+                    prefix = f"{100 + block}.{asn - 64500}.{countries.index(c)}.0/24"
+                    for p in range(4):
+                        rtt = site[p] * rng.uniform(0.97, 1.03) + 2
+                        lines.append(f"1,{asn},{c},{prefix},{asn}{c}{block}{v},p{p},{rtt:.3f}\n")
+    return lines
+
+
+class TestLeftOutVantages:
+    def played(self, columns):
+        header = "slot,asn,country,prefix,vantage,provider,rtt_ms\n"
+        flat = [",".join("" if name in columns else part for name, part in zip(header.split(","), line.split(","), strict=True))
+                for line in made_world()]  # fmt: skip
+        trace, rejected = parse([header, *flat])
+        assert not rejected
+        return score(play(trace, Plan(leave_out_vantage=True))).gap_captured
+
+    def test_the_hierarchy_beats_the_flat_asn(self):
+        flat, country, prefix = self.played({"country", "prefix"}), self.played({"prefix"}), self.played(set())
+        assert flat + 0.2 < country < prefix
+        assert prefix > 0.9
+
+    def test_a_vantage_alone_in_the_world_gets_nominal(self):
+        trace, _ = parse(["slot,asn,vantage,provider,rtt_ms\n", *(f"1,64500,v,p{p},{50 - 10 * p}\n" for p in range(3))])
+        assert play(trace, Plan(leave_out_vantage=True)).chosen.tolist() == [[0]]
+
+    def test_later_slots_are_decided_from_earlier_ones_only(self):
+        lines = [f"{s},64500,v{v},p{p},{10 + 30 * (p != (s > 1))}\n" for s in (1, 2) for v in range(3) for p in range(2)]
+        trace, _ = parse(["slot,asn,vantage,provider,rtt_ms\n", *lines])
+        assert play(trace, Plan(leave_out_vantage=True)).chosen.tolist() == [[0] * 3, [0] * 3]
+
+
+class TestCommand:
+    def test_json_has_the_keys_that_scripts_read(self):
+        result = CliRunner().invoke(replay, [str(PLANETLAB), "--json"])
+        assert result.exit_code == 0
+        told = json.loads(result.stdout)
+        keys = {"gap_captured", "mean_ms", "p50_ms", "p95_ms", "p99_ms", "switches_per_100", "baselines", "rows", "rejected"}
+        assert keys | {"share_worse_5ms", "share_better_5ms"} <= set(told)
+        assert 0 < told["gap_captured"] < 1
+        assert told["rejected"] == 0
+
+    def test_bad_lines_are_named_and_good_ones_counted(self, tmp_path):
+        file = tmp_path / "history.csv"
+        good = "".join(f"{s},64500,alder,20\n{s},64500,birch,30\n" for s in range(4))
+        file.write_text("slot,asn,provider,rtt_ms\n" + good + "9,64500,alder,fast\n")
+        result = CliRunner().invoke(replay, [str(file)])
+        assert result.exit_code == 0
+        assert f"{file}:10: skipped: rtt_ms 'fast' is not a number" in result.stderr
+        assert "lines skipped 1" in result.stdout
+
+    @pytest.mark.parametrize("content", [b"", b"\x1f\x8b broken", b"\xff\xfe\n1"])
+    def test_what_is_no_history_is_refused_in_one_sentence(self, tmp_path, content):
+        file = tmp_path / "history.csv.gz"
+        file.write_bytes(content)
+        result = CliRunner().invoke(replay, [str(file)])
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"error: {file}: ")
+        assert len(result.stderr.splitlines()) == 1
