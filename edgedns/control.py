@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from edgedns.dns import name as names
 from edgedns.engine import lookup
 from edgedns.engine.explain import Evidence
 from edgedns.engine.load import Loaded, load_rules, with_last_good
+from edgedns.engine.moved import told
 from edgedns.engine.overlay import compile_overlay
 from edgedns.engine.snapshot import Snapshot
 from edgedns.engine.world import Inputs, Serial, World, make_world
@@ -31,7 +32,7 @@ from edgedns.publish import Facts, Publisher, Root, Step, refuse_implausible
 from edgedns.serve.current import Mapped
 from edgedns.serve.orders import OrderError, override_json, parse_override
 from edgedns.steer import asn
-from edgedns.steer.decisions import Column, Decisions, Move, moves
+from edgedns.steer.decisions import Decisions, moves
 from edgedns.steer.health import Health
 from edgedns.steer.policy import decide
 from edgedns.steer.rtt import RttStore
@@ -39,6 +40,7 @@ from edgedns.steer.wan import WanTable, estimate
 from edgedns.store.local import GOOD_RULES, LocalStore, load_arrays
 
 MOVES_KEPT = 200
+NOTES_KEPT = 50
 SAVE_EVERY = 60.0
 Log = Callable[[str], None]
 T = TypeVar("T")
@@ -89,9 +91,10 @@ class Control:
         self.publisher = Publisher(paths.state / "published", node)
         self.mapped = Mapped(paths.state / "published")
         self.store.ensure_secrets()
-        self.salt = int(self.store.ensure_salt(), 16)
+        self.salt = self.store.ensure_salt()
         self.counts = Counts()
         self.recent: deque[dict[str, Any]] = deque(maxlen=MOVES_KEPT)
+        self.notes: deque[dict[str, Any]] = deque(maxlen=NOTES_KEPT)
         self.problems: list[Problem] = []
         self.collector = Collector(self._network_of, self._network_of_asn, self._knows_provider, self._knows_zone)
         self.overrides: list[Override] = []
@@ -310,21 +313,17 @@ class Control:
         """From now on these decide; what they move is noted for those who watch."""
         moved = moves(self.decisions, decisions)
         self.decisions = decisions
-        rules = self._rules_of_columns() if moved else {}
-        self.recent.extend(move_json(move, rules.get(move.column, ""), now) for move in moved[-MOVES_KEPT:])
-        if moved:
-            last = self.recent[-1]
-            self.log(f"{len(moved)} rows moved, the last {last['network']}: {last['before']} -> {last['after']}")
+        world = self.world
+        entries = told(moved, world.rules, world.ground.atoms, world.table.names, now)[:MOVES_KEPT]
+        self.recent.extend(reversed(entries))
+        if entries:
+            first = entries[0]
+            self.log(f"{len(entries)} rows moved; {first['network']}: {first['before']} -> {first['after']}")
 
-    def _rules_of_columns(self) -> dict[Column, str]:
-        """The first rule that has each column's terms, as NAME/RULE."""
-        found: dict[Column, str] = {}
-        for zone in self.world.rules.zones.values():
-            for record in zone.records:
-                for rule in record.rules:
-                    for family in get_args(Family):
-                        found.setdefault(Column(rule.action, family, record.all_down), f"{record.label}/{rule.name}")
-        return found
+    def note(self, kind: str, text: str, now: float) -> dict[str, Any]:
+        """Keep what somebody told about the world, to be shown beside what moved."""
+        self.notes.append({"at": now, "kind": kind, "text": text})
+        return self.notes[-1]
 
     # -- looking
 
@@ -453,17 +452,3 @@ def _measured_moves(before: Decisions, after: Decisions) -> float:
     moved = [move for move in moves(before, after) if Reason.MEASURED is move.before.reason is move.after.reason]
     rows = sum(len(column.keys) for column in after.columns.values())
     return len(moved) / rows if rows else 0.0
-
-
-def move_json(move: Move, rule: str, now: float) -> dict[str, Any]:
-    """A move as the page and the console show it."""
-    return {
-        "at": now,
-        "rule": rule,
-        "network": move.network.text,
-        "asn": move.network.asn,
-        "family": move.column.family,
-        "before": move.before.targets[0] if move.before.targets else "",
-        "after": move.after.targets[0] if move.after.targets else "",
-        "reason": move.after.reason.name,
-    }

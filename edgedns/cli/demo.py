@@ -35,6 +35,8 @@ NAME = "www.cdn.example.net"
 LOOK_EVERY = 0.5
 DRAW_EVERY = 1.0
 START_WITHIN = 60.0
+# The targets are ours: each path every 6 s, and room beside it for confirming a loss at once.
+PACE = ("--every=6s", "--timeout=700ms", "--per-address=4")
 
 
 @click.command("demo")
@@ -73,6 +75,7 @@ class Demo:
         self.board = Board((dns.host, dns.port), f"http://{page}/", NAME, scenes.spots())
         self.simulator: dict[str, Any] = {}
         self.listening = asyncio.Event()
+        self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.url = f"http://{page}"
 
     async def run(self, duration: float | None) -> None:
@@ -90,7 +93,8 @@ class Demo:
     async def _play(self) -> None:
         """Start everything, then show until cancelled."""
         await self._start()
-        tasks = [asyncio.create_task(job) for job in (self._look(), Asker(self.board).run(), self._upcoming(), self._draw())]
+        jobs = (self._look(), Asker(self.board).run(), self._upcoming(), self._note_events(), self._draw())
+        tasks = [asyncio.create_task(job) for job in jobs]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -108,7 +112,7 @@ class Demo:
         await self.crew.start("simulate", ["--listen=127.0.0.1:0", f"--write-targets={targets}", *script], self._take_event)
         await self.listening.wait()
         sources = [f"--source={name}={address}" for name, address in self.simulator["providers"].items()]
-        await self.crew.start("probe", ["--vantage=demo", f"--collector={self.url}", f"--targets={targets}", *sources])
+        await self.crew.start("probe", ["--vantage=demo", f"--collector={self.url}", f"--targets={targets}", *PACE, *sources])
         await self._look_once()
         self.board.pasted = [spot async for spot in self._pasted()]
         self._greet()
@@ -141,6 +145,7 @@ class Demo:
             self.listening.set()
         elif event["kind"] != "end":
             self.board.events.append(event)
+            self.told.put_nowait(event)
             if self.headless:
                 print(console.event_line(event), flush=True)
 
@@ -155,7 +160,17 @@ class Demo:
             moved = self.board.take_status(await reply.json())
         if self.headless:
             for move in moved:
-                print(console.move_line(move), flush=True)
+                if not move["is_level"]:
+                    print(console.move_line(move), flush=True)
+
+    async def _note_events(self) -> None:
+        """Tell the server what happened, for the page."""
+        while True:
+            event = await self.told.get()
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                note = {"kind": event["kind"], "text": event["text"]}
+                async with self.http.post(f"{self.url}/v1/notes", json=note) as reply:
+                    await reply.read()
 
     async def _upcoming(self) -> None:
         """What the script has next."""

@@ -18,14 +18,15 @@ import click
 from watchfiles import awatch
 
 from edgedns import config
-from edgedns.cli.services import make_services
+from edgedns.cli.services import make_services, make_sources
 from edgedns.config import Settings
 from edgedns.control import Control, Paths
 from edgedns.errors import EdgednsError
 from edgedns.serve import admin
 from edgedns.serve.guard import Refused
 from edgedns.serve.workers import Workers
-from edgedns.web.pages import page_routes
+from edgedns.web.history import STEP
+from edgedns.web.pages import Pages
 
 TICK = 0.25
 POLL = 0.1
@@ -69,7 +70,7 @@ class Server:
         self.control = Control(Paths(settings.state, rules, settings.asn), socket.gethostname(), say)
         self.workers = Workers(settings.listen, settings.workers, settings.state, log=say)
         self.turn = ThreadPoolExecutor(1, "control")
-        self.started = False
+        self.pages: Pages | None = None
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Run something of the control's in its turn, off the event loop."""
@@ -99,7 +100,8 @@ class Server:
             yield
             return
         services = make_services(self.control, self.workers, self.call)
-        app = admin.make_app(services, self.settings.token, page_routes())
+        self.pages = Pages(make_sources(services, self.control, self.call))
+        app = admin.make_app(services, self.settings.token, self.pages.routes())
         runner, address = await admin.start(app, self.settings.admin, self.settings.token)
         say(f"admin side: http://{address}/")
         try:
@@ -115,6 +117,8 @@ class Server:
             self._every(SWEEP, lambda: self.call(self.control.sweep, set(self.workers.serials()))),
             self._watch(),
         ]
+        if self.pages is not None:
+            loops.append(self._every(STEP, partial(self._look, self.pages)))
         tasks = [asyncio.create_task(loop) for loop in loops]
         waiting = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -123,6 +127,10 @@ class Server:
         await asyncio.gather(*tasks, waiting, return_exceptions=True)
         for task in done - {waiting}:
             task.result()
+
+    @staticmethod
+    async def _look(pages: Pages) -> None:
+        await pages.look(time.time())
 
     @staticmethod
     async def _every(period: float, act: Callable[[], Awaitable[object]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from edgedns.model import Override, Prefix
 from edgedns.serve import admin
 from edgedns.serve.workers import Workers
 from edgedns.steer.rows import key_of, level_of
+from edgedns.web.pages import Sources
 
 T = TypeVar("T")
 
@@ -57,6 +58,9 @@ def make_services(control: Control, workers: Workers, call: Call) -> admin.Servi
     async def status() -> dict[str, Any]:
         return await call(status_now, control, workers, time.time())
 
+    async def note(kind: str, text: str) -> dict[str, Any]:
+        return await call(control.note, kind, text, time.time())
+
     return admin.Services(
         serial=lambda: min(workers.serials(), default=0),
         families=lambda: families(control, time.time()),
@@ -67,7 +71,32 @@ def make_services(control: Control, workers: Workers, call: Call) -> admin.Servi
         add_override=add,
         remove_override=remove,
         status=status,
+        add_note=note,
     )
+
+
+def make_sources(services: admin.Services, control: Control, call: Call) -> Sources:
+    """The callables that the page is handed."""
+
+    async def explained(query: Mapping[str, str]) -> Mapping[str, Any]:
+        return await services.explain(admin.parse_question(query))
+
+    async def answers() -> Mapping[str, float]:
+        return await call(answers_by_provider, control)
+
+    return Sources(services.status, explained, answers)
+
+
+def answers_by_provider(control: Control) -> dict[str, float]:
+    """How many answers gave each provider, since the counters began."""
+    given = dict.fromkeys(control.world.rules.providers, 0.0)
+    for family in metrics.families(control.registry, control.paths.state / "run"):
+        if family.name == "edgedns_dns_answers":
+            at = family.labels.index("provider")
+            for labels, count in family.samples:
+                if labels[at] in given:
+                    given[labels[at]] += count
+    return given
 
 
 def explain_now(control: Control, asked: admin.Question, now: float) -> dict[str, Any]:
@@ -146,6 +175,7 @@ def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]
         "samples": dict(control.collector.counts),
         "rows": len(control.measured.table.keys),
         "moves": list(control.recent),
+        "notes": list(control.notes),
         "overrides": len(control.overrides),
         "listen": [str(address) for address in workers.listen],
     }

@@ -30,9 +30,23 @@ def event_line(event: Mapping[str, Any]) -> str:
 
 
 def move_line(move: Mapping[str, Any]) -> str:
-    kind = "A" if move["family"] == 4 else "AAAA"
     after, before = move["after"] or "nothing", move["before"] or "nothing"
-    return f"{clock(move['at'])} {'moved':<8} {move['network']} {move['rule']} {kind}: {before} -> {after} ({move['reason']})"
+    change = f"{before} -> {after} ({words(move['reason'])})"
+    return f"{clock(move['at'])} {'moved':<8} {move['network']} {_who(move, 40)}: {change} for {rules(move)}"
+
+
+def rules(move: Mapping[str, Any]) -> str:
+    """The first rule that a move holds for, and how many more."""
+    names = move["rules"] or ["a rule that is gone"]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def words(reason: str) -> str:
+    return reason.lower().replace("_", " ")
+
+
+def _who(move: Mapping[str, Any], most: int) -> str:
+    return (move["as_name"] or "")[:most]
 
 
 def draw(board: Board, now: float) -> RenderableType:
@@ -98,15 +112,16 @@ def _events(board: Board, now: float) -> Table:
 
 
 def _moves(board: Board, colours: Mapping[str, str]) -> RenderableType:
-    if not board.moves:
-        return Text("none yet: the first minute fills the table", style="dim")
+    """Networks only: the levels above them, for networks that nobody probes, move along."""
+    moves = [move for move in board.moves if not move["is_level"]][-MOVES_SHOWN:]
+    if not moves:
+        return Text("none yet: the first rounds of probes fill the table", style="dim")
     table = Table.grid(padding=(0, 2))
-    for move in reversed(list(board.moves)[-MOVES_SHOWN:]):
-        change = Text(f"{move['before'] or 'nothing'} -> ", style="dim")
-        change.append(move["after"] or "nothing", style=colours.get(move["after"], ""))
-        kind = "A" if move["family"] == 4 else "AAAA"
-        reason = str(move["reason"]).lower().replace("_", " ")
-        table.add_row(Text(clock(move["at"]), style="dim"), move["network"], f"{move['rule']} {kind}", change, reason)
+    for move in reversed(moves):
+        change = Text(f"{move['before'] or 'nothing'} -> ", style="dim", no_wrap=True)
+        change.append(move["after"] or "nothing", style=colours.get(move["after"], "not dim"))
+        who = Text(f"{move['network']} {_who(move, 18)}", no_wrap=True, overflow="ellipsis")
+        table.add_row(Text(clock(move["at"]), style="dim"), change, who, Text(words(move["reason"]), style="dim"))
     return table
 
 

@@ -30,6 +30,7 @@ Json = Mapping[str, object]
 
 SAMPLES_LIMIT = 16 << 20
 ORDER_LIMIT = 64 << 10
+NOTE_LIMIT = 300
 BODY_SECONDS = 30.0
 BODIES_AT_ONCE = 4
 WAN_ROWS = 10_000
@@ -53,6 +54,7 @@ class Services:
 
     `serial`: lowest snapshot serial that workers serve, 0 for none. `samples`: one NDJSON body -> the reply.
     `wan`: (asn or None, most rows). `add_override` completes `id` and `created`; `remove_override` is False for no such id.
+    `add_note`: (kind, text) -> the note.
     """
 
     serial: Callable[[], int]
@@ -64,6 +66,7 @@ class Services:
     add_override: Callable[[Override], Awaitable[Override]]
     remove_override: Callable[[str], Awaitable[bool]]
     status: Callable[[], Awaitable[Json]]
+    add_note: Callable[[str, str], Awaitable[Json]]
 
 
 @dataclass(slots=True)
@@ -111,6 +114,7 @@ class Admin:
             web.post("/v1/overrides", self.add_override),
             web.delete("/v1/overrides/{id}", self.remove_override),
             web.get("/v1/status", self.status),
+            web.post("/v1/notes", self.add_note),
             web.get("/v1/openapi.json", self.openapi),
         ]
 
@@ -136,7 +140,7 @@ class Admin:
         return _reply({"status": "ready", "serial": serial})
 
     async def explain(self, request: web.Request) -> web.Response:
-        return _reply(await self._services.explain(_question(request.query)))
+        return _reply(await self._services.explain(parse_question(request.query)))
 
     async def samples(self, request: web.Request) -> web.Response:
         require_token(request, self._token, NDJSON)
@@ -174,6 +178,16 @@ class Admin:
 
     async def status(self, _: web.Request) -> web.Response:
         return _reply(await self._services.status())
+
+    async def add_note(self, request: web.Request) -> web.Response:
+        require_token(request, self._token, ("application/json",))
+        note = _parse_json(await read_body(request, ORDER_LIMIT))
+        kind, text = (note.get("kind", "note"), note.get("text")) if isinstance(note, dict) else (None, None)
+        if not isinstance(kind, str) or not re.fullmatch(r"[a-z]{1,20}", kind):
+            raise Refused(400, "'kind' must be one word of lower-case letters")
+        if not isinstance(text, str) or not 0 < len(text) <= NOTE_LIMIT or not text.isprintable():
+            raise Refused(400, f"'text' must be one line of at most {NOTE_LIMIT} characters")
+        return _reply(await self._services.add_note(kind, text), status=201)
 
     async def openapi(self, _: web.Request) -> web.Response:
         return web.Response(text=OPENAPI.read_text(encoding="utf-8"), content_type="application/json")
@@ -221,7 +235,8 @@ def _reply(content: object, status: int = 200) -> web.Response:
 _dumps = partial(json.dumps, allow_nan=False)  # NaN is not JSON
 
 
-def _question(query: Mapping[str, str]) -> Question:
+def parse_question(query: Mapping[str, str]) -> Question:
+    """What explain is asked by a URL's parameters; Refused names the one that is wrong."""
     _refuse_unknown(query, ("name", "type", "from", "subnet", "asn"))
     name, client, subnet = query.get("name", ""), query.get("from"), query.get("subnet")
     asn = _number(query, "asn", 0, 2**32 - 1)

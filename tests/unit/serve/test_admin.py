@@ -52,6 +52,7 @@ class Control:
             add_override=self.add,
             remove_override=self.remove,
             status=self.status,
+            add_note=self.add_note,
         )
 
     async def explain(self, question: Question) -> dict[str, object]:
@@ -64,8 +65,12 @@ class Control:
             "name": question.name,
             "type": question.type,
             "client": question.client,
-            "network": {"asn": 64500, "country": "NO", "block": None},
-            "candidates": [{"provider": "alder", "note": "best", "wan": 0.1, "w50": None}],
+            "subnet": None,
+            "zone": "cdn.example.net",
+            "rcode": "NOERROR",
+            "steered": True,
+            "network": {"text": "AS64500/NO", "asn": 64500, "country": "NO", "as_name": None},
+            "candidates": [{"provider": "alder", "state": "up", "health": "up", "lost_because": "", "wan": 0.1, "w50": None}],
             "answer": ["192.0.2.10"],
             "ttl": 30,
             "scope": 24,
@@ -78,7 +83,8 @@ class Control:
 
     async def wan(self, asn: int | None, limit: int) -> dict[str, object]:
         self.wan_asked.append((asn, limit))
-        return {"serial": self.serial, "rows": [{"network": {"asn": 64500, "country": "NO"}, "estimates": []}]}
+        row = {"network": "AS64500/NO", "asn": 64500, "as_name": None, "level": 1, "arms": []}
+        return {"serial": self.serial, "at": 1.0, "total": 1, "rows": [row]}
 
     async def overrides(self) -> Sequence[Override]:
         return self.kept
@@ -94,12 +100,16 @@ class Control:
         self.kept = [one for one in self.kept if one.id != name]
         return len(self.kept) < before
 
+    async def add_note(self, kind: str, text: str) -> dict[str, object]:
+        return {"at": 3.0, "kind": kind, "text": text}
+
     async def status(self) -> dict[str, object]:
         return {
-            "serial": self.serial,
-            "counters": {"edgedns_x": 1.0},
-            "providers": [{"name": "alder", "state": "up"}],
-            "moves": [],
+            **dict.fromkeys(("now", "published", "fresh_until", "sampled_at"), 2.0),
+            **{key: [] for key in ("serials", "names", "failed_zones", "moves", "notes", "listen")},
+            **{key: {} for key in ("zones", "queries", "samples")},
+            **dict.fromkeys(("serial", "rows", "overrides"), self.serial),
+            "providers": [{"name": "alder", "addresses": ["192.0.2.10"], "state": "up", "down4": False, "down6": False}],
         }
 
 
