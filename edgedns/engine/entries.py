@@ -1,0 +1,168 @@
+"""What a question is answered with, prebuilt: made once per name and type from the flat files, kept by the View.
+
+An Entry is static (one Piece) or steered (a Piece for each provider). Names that don't exist are made up anew each time, so
+that a flood of them fills nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edgedns.dns import types
+from edgedns.dns.name import suffixes
+from edgedns.engine.snapshot import NODE, NONE, STEERED, WILDCARD, Base, Rule, Slot, Tail, View, Zone
+from edgedns.engine.tally import request_cell
+
+ENTRIES_MAX = 16384
+# Past this a compression pointer might not reach what it would have to after a shift.
+POINTER_REACH = 0x3E00
+CLASS_IN = b"\0\1"
+POINTER_TO_QNAME = b"\xc0\x0c"
+# OPT, TKEY, TSIG, transfers and MAILB, MAILA are the reference path's to judge; ANY is not.
+HANDED_BACK = frozenset({types.OPT, *range(128, 255)})
+REFUSED_TAIL = Tail(b"", (0, 0, 0), types.REFUSED, False, (), None, 0, 0, 0)
+
+
+class Piece(NamedTuple):
+    """A prebuilt message less its question and OPT; `plain` and `with_opt` are the four counts in wire form."""
+
+    plain: bytes
+    with_opt: bytes
+    content: bytes
+
+
+class Entry(NamedTuple):
+    """What one question is answered with. `slot` is None for a static answer, else `chosen` is by provider index."""
+
+    requests: int
+    responses: int
+    flags: int
+    rcode: int
+    static: Piece
+    slot: Slot | None = None
+    cells: int = 0
+    rules: tuple[Rule, ...] = ()
+    chosen: tuple[Piece | None, ...] = ()
+    first_link: Piece | None = None
+
+
+def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
+    """The Entry for a folded name and its four octets of type and class; those of existing names are kept."""
+    base, qtype = view.base, int.from_bytes(type_class[:2], "big")
+    if type_class[2:] != CLASS_IN or qtype in HANDED_BACK:
+        return None
+    zone = base.zone_of(name, parent_side=qtype == types.DS)
+    if zone is None:
+        return _entry(base.elsewhere, qtype, REFUSED_TAIL, _piece(b"", (0, 0, 0)))
+    node, outcome, exact = find_outcome(base, zone, name, qtype)
+    if outcome == NONE:
+        return None
+    entry = _outcome_entry(view, zone, qtype, name, node, outcome)
+    if entry is not None and exact:
+        if len(view.entries) >= ENTRIES_MAX:
+            view.entries.clear()
+        view.entries[name + type_class] = entry
+    return entry
+
+
+def find_outcome(base: Base, zone: Zone, name: bytes, qtype: int) -> tuple[int, int, bool]:
+    """(node, outcome, True) for a node of that very name, else (.., False) what the closest encloser says (RFC 4592)."""
+    index = base.node_index(zone.number, name)
+    if index >= 0:
+        return index, base.outcome_of(index, qtype), True
+    for encloser in suffixes(name):
+        index = base.node_index(zone.number, encloser)
+        if index >= 0:
+            child = base.node[index * NODE + 6]
+            if child == NONE or not child & WILDCARD:
+                return index, child, False
+            wildcard = child & ~WILDCARD
+            return wildcard, base.outcome_of(wildcard, qtype), False
+    return -1, NONE, False
+
+
+def _outcome_entry(view: View, zone: Zone, qtype: int, name: bytes, node: int, outcome: int) -> Entry | None:
+    if outcome & STEERED:
+        return _steered_entry(view, zone, qtype, name, node, outcome & ~STEERED)
+    tail = view.base.tail_at(outcome)
+    if tail.slot is not None:
+        return _chain_entry(view, zone, qtype, name, tail, tail.slot)
+    piece = make_piece(tail, len(name))
+    return None if piece is None else _entry(zone, qtype, tail, piece)
+
+
+def _steered_entry(view: View, zone: Zone, qtype: int, name: bytes, node: int, number: int) -> Entry | None:
+    """A steered name itself: its records by provider, and its NODATA for the family that a provider lacks."""
+    nothing = view.base.tail_at(view.base.node[node * NODE + 7])
+    without = make_piece(nothing, len(name))
+    if without is None:
+        return None
+    slot = view.base.slot_at(number)
+    chosen = (*_choices(view.base, slot, b"", (0, 0, 0), POINTER_TO_QNAME), without)
+    return _with_slot(view, _entry(zone, qtype, nothing, without), slot, chosen, None)
+
+
+def _chain_entry(view: View, zone: Zone, qtype: int, name: bytes, tail: Tail, number: int) -> Entry | None:
+    """CNAMEs of ours that end at a steered name: the chain, then the records of the provider chosen."""
+    links, first = make_piece(tail, len(name)), make_piece(view.base.tail_at(tail.first), len(name))
+    if links is None or first is None:
+        return None
+    slot = view.base.slot_at(number)
+    owner = shift(tail.owner.to_bytes(2, "big"), (0,), len(name) - tail.length)
+    chosen = (*_choices(view.base, slot, links.content, tail.counts, owner), None)
+    return _with_slot(view, _entry(zone, qtype, tail, links), slot, chosen, first)
+
+
+def _choices(
+    base: Base, slot: Slot, links: bytes, counts: tuple[int, int, int], owner: bytes
+) -> tuple[Piece, ...]:
+    """By provider: what precedes, then its records, owned by the name at `owner` (a compression pointer)."""
+    pieces = []
+    for provider in range(len(base.providers)):
+        records, count = base.records(slot.ttl_index, slot.family, provider)
+        size = len(records) // count if count else 1
+        owned = b"".join(owner + records[at + 2 : at + size] for at in range(0, len(records), size))
+        pieces.append(_piece(links + owned, (counts[0] + count, counts[1], counts[2])))
+    return tuple(pieces)
+
+
+def _with_slot(view: View, entry: Entry, slot: Slot, chosen: tuple[Piece | None, ...], first: Piece | None) -> Entry:
+    return entry._replace(
+        slot=slot,
+        cells=view.rows[slot.policy] * view.atom_count,
+        rules=view.base.policies[slot.policy],
+        chosen=chosen,
+        first_link=first,
+    )
+
+
+def _entry(zone: Zone, qtype: int, tail: Tail, static: Piece) -> Entry:
+    return Entry(
+        requests=zone.requests + request_cell("udp", b"", qtype),
+        responses=zone.responses + tail.rcode,
+        flags=0x84 if tail.aa else 0x80,
+        rcode=tail.rcode,
+        static=static,
+    )
+
+
+def make_piece(tail: Tail, length: int) -> Piece | None:
+    """The piece of a tail for a question whose name has `length` octets; None past the reach of compression pointers."""
+    delta = length - tail.length
+    if delta and len(tail.content) > POINTER_REACH:
+        return None
+    return _piece(shift(tail.content, tail.pointers, delta) if delta else tail.content, tail.counts)
+
+
+def _piece(content: bytes, counts: tuple[int, int, int]) -> Piece:
+    plain = b"\0\1" + b"".join(count.to_bytes(2, "big") for count in counts)
+    return Piece(plain, plain[:6] + (counts[2] + 1).to_bytes(2, "big"), content)
+
+
+def shift(content: bytes, pointers: tuple[int, ...], delta: int) -> bytes:
+    """Move the compression pointers at these places by `delta`; the pointer to the whole question name stays."""
+    moved = bytearray(content)
+    for at in pointers:
+        value = int.from_bytes(moved[at : at + 2], "big")
+        moved[at : at + 2] = (value if value == 0xC00C else value + delta).to_bytes(2, "big")
+    return bytes(moved)
