@@ -42,9 +42,9 @@ def clients(example: Example, dice: Random) -> bytes:
 
 def names(example: Example) -> list[str]:
     zone = example.loaded.rules.zones["cdn.example.net"]
-    steered = [record.label for record in zone.records]
-    static = [dns.name.from_wire(rr.owner, 0)[0].to_text() for rr in example.loaded.statics["cdn.example.net"]]
-    return sorted({name if name.endswith(".") else f"{name}." for name in (*steered, *static)})
+    owners = [record.name for record in zone.records]
+    owners += [rr.owner for rr in example.loaded.statics["cdn.example.net"]]
+    return sorted({dns.name.from_wire(owner, 0)[0].to_text() for owner in owners})
 
 
 def query(example: Example, dice: Random, known: list[str]) -> bytes:
