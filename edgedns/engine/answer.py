@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from edgedns.dns import cookie, types
-from edgedns.dns.edns import COOKIE, NSID, ClientSubnet, subnet_option
+from edgedns.dns.edns import COOKIE, NSID, ClientSubnet, keepalive_option, subnet_option
 from edgedns.dns.message import RR, Malformed, Query, Response, encode, parse
 from edgedns.engine import lookup
 from edgedns.engine.resolve import negative, walk
@@ -20,6 +20,7 @@ UDP_PAYLOAD = 1232
 UDP_PLAIN = 512
 TCP_LIMIT = 65535
 EDNS_MINIMUM = 512
+TCP_IDLE = 10.0
 TRANSFERS = frozenset({types.AXFR, types.IXFR})
 
 
@@ -55,8 +56,9 @@ def answer(snapshot: Snapshot, query: Query, client: bytes, now: float) -> tuple
     """The answer to a well-formed query from `client` (packed address), and the reason for it."""
     view = snapshot.at(now)
     zone = view.base.zone_of(query.folded, parent_side=query.qtype == types.DS)
-    if zone is None or query.qclass != types.IN or query.qtype in TRANSFERS:
-        return Answer(Response(types.REFUSED), 0), Choice(serial=view.serial)
+    refusal = _refusal(query, zone)
+    if refusal is not None or zone is None:
+        return Answer(refusal or Response(types.REFUSED), 0), Choice(serial=view.serial)
     found = walk(lambda name: view.base.find(zone.number, name), zone.apex, query.folded, query.qtype)
     if found.slot is None:
         return Answer(found.response, 0, zone), Choice(zone.name, query.folded, serial=view.serial)
@@ -72,6 +74,14 @@ def answer(snapshot: Snapshot, query: Query, client: bytes, now: float) -> tuple
     # RFC 7871 section 7.2.1: with SOURCE PREFIX-LENGTH 0 the answer's SCOPE PREFIX-LENGTH must be 0 too.
     scope = 0 if subnet is None or subnet.source == 0 else steered.scope
     return Answer(response, scope, zone, steered), _choice(view, zone, slot, subnet, client, steered)
+
+
+def _refusal(query: Query, zone: Zone | None) -> Response | None:
+    """What is answered by its form alone: another class, a zone that isn't ours, a transfer, an obsolete type."""
+    if query.qclass != types.IN or zone is None or query.qtype in TRANSFERS:
+        return Response(types.REFUSED)
+    # RFC 6895 section 3.1: MAILB and MAILA are obsolete; a server that doesn't know them says so.
+    return Response(types.NOTIMP) if query.qtype in (types.MAILA, types.MAILB) else None
 
 
 def steer(view: View, slot: Slot, subnet: ClientSubnet | None, client: bytes) -> Steered:
@@ -141,7 +151,7 @@ def respond(
         return _refuse(snapshot.at(now), query, client, transport, now, secrets, tally)
     given, _ = answer(snapshot, query, client, now)
     view = snapshot.at(now)
-    options = reply_options(view, query, given.scope, client, now, secrets)
+    options = reply_options(view, query, given.scope, client, now, secrets, transport)
     _count(view, query.qtype, client, transport, given, tally)
     return encode(query, given.response, reply_limit(query, transport), options)
 
@@ -157,9 +167,9 @@ def reply_limit(query: Query | Malformed, transport: str) -> int:
 
 
 def reply_options(
-    view: View, query: Query | Malformed, scope: int | None, client: bytes, now: float, secrets: Secrets
+    view: View, query: Query | Malformed, scope: int | None, client: bytes, now: float, secrets: Secrets, transport: str
 ) -> list[tuple[int, bytes]]:
-    """The EDNS options of a reply, always in this order: NSID, client subnet, cookie."""
+    """The EDNS options of a reply, always in this order: NSID, client subnet, cookie, keepalive."""
     edns = query.edns
     if edns is None:
         return []
@@ -168,17 +178,30 @@ def reply_options(
         options.append(subnet_option(edns.subnet, scope))
     if edns.cookie is not None:
         options.append((COOKIE, cookie.renew(edns.cookie, client, secrets.cookies, now)[1]))
+    # RFC 7828 section 3.2.1: "DNS servers MUST NOT send the edns-tcp-keepalive option ... over UDP".
+    if edns.keepalive and transport == "tcp":
+        options.append(keepalive_option(TCP_IDLE))
     return options
 
 
 def _refuse(
     view: View, query: Malformed, client: bytes, transport: str, now: float, secrets: Secrets, tally: Tally
 ) -> bytes:
-    response = Response(query.rcode)
+    response = Response(_verdict(query, client, now, secrets))
     elsewhere = view.base.elsewhere
     tally.cells[elsewhere.requests + request_cell(transport, client, 0)] += 1
-    tally.cells[elsewhere.responses + query.rcode] += 1
-    return encode(query, response, reply_limit(query, transport), reply_options(view, query, None, client, now, secrets))
+    tally.cells[elsewhere.responses + response.rcode] += 1
+    options = reply_options(view, query, None, client, now, secrets, transport)
+    return encode(query, response, reply_limit(query, transport), options)
+
+
+def _verdict(query: Malformed, client: bytes, now: float, secrets: Secrets) -> int:
+    """The rcode of a query without a question, or one that can't be read."""
+    asked = query.edns.cookie if query.edns else None
+    if query.rcode != types.NOERROR or asked is None or len(asked) == cookie.CLIENT:
+        return query.rcode
+    # RFC 7873 section 5.4: a query for a cookie alone, whose server cookie is not valid, is answered BADCOOKIE.
+    return types.NOERROR if cookie.check(asked, client, secrets.cookies, now) else types.BADCOOKIE
 
 
 def _count(view: View, qtype: int, client: bytes, transport: str, given: Answer, tally: Tally) -> None:
