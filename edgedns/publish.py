@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgedns.engine.flat import Buffer
+from edgedns.engine.flat import ROOT_FORMAT, Buffer
 from edgedns.errors import PublishRefused, SourceError
 
 ROOT = "root.json"
-FORMAT = 1
 KEPT_GENERATIONS = 3
 CLOCK_SKEW = 5.0
+EVIDENCE = ("table", "decisions", "health")
+
+Identity = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,32 +46,36 @@ class Root:
 
 
 class Publisher:
-    """The one writer of a state directory's `published` folder."""
+    """The one writer of a state directory's `published` folder. SourceError where that can't be written.
+
+    `root` is what this process published last, None before it did.
+    """
 
     def __init__(self, directory: Path, node: str) -> None:
         self.directory = directory
         self.node = node
+        self.root: dict[str, Any] | None = None
         self._recent: list[set[str]] = []
-        directory.mkdir(parents=True, exist_ok=True)
+        self._known: dict[str, Identity] = {}
+        self._make_directory()
 
     def last(self) -> dict[str, Any] | None:
-        """The root that stands, or None on a first start; SourceError when it can't be read."""
+        """The root on disk, or None where there is none; SourceError when it can't be read."""
         return read_root(self.directory)
 
     def put(self, kind: str, content: Buffer, key: str = "") -> str:
-        """Write one immutable file, if it isn't there, and give its name: by `key`, or by the content itself."""
+        """Write one immutable file, if it isn't there as it should be, and give its name: by `key`, or by the content."""
         name = f"{kind}-{key or hashlib.blake2b(content, digest_size=12).hexdigest()}.bin"
-        if not (self.directory / name).exists():
-            _write(self.directory / name, content)
+        if not _holds(self.directory / name, content):
+            self._write(name, content)
+            self._known.pop(name, None)
         return name
 
     def publish(self, root: Root) -> int:
-        """Swap to a new root and give its serial, one more than the last."""
-        last = self.last()
-        serial = (int(last["serial"]) if last else 0) + 1
+        """Swap to a new root and give its serial, one more than the last that can be read."""
         content = {
-            "format": FORMAT,
-            "serial": serial,
+            "format": ROOT_FORMAT,
+            "serial": self._last_serial() + 1,
             "node": self.node,
             "published": root.published,
             "fresh_until": root.fresh_until,
@@ -78,37 +84,66 @@ class Publisher:
             "schedule": [{"from": step.start, "overlay": step.overlay} for step in root.schedule],
             **root.extra,
         }
-        _write(self.directory / ROOT, json.dumps(content, indent=1).encode())
+        self._write(ROOT, json.dumps(content, indent=1).encode())
         self._recent = [*self._recent[-KEPT_GENERATIONS:], files_of(content)]
-        return serial
+        self._known = {name: _identity(self.directory / name) for name in (ROOT, *files_of(content))}
+        self.root = content
+        return int(content["serial"])
+
+    def damaged(self) -> set[str]:
+        """Names of files of the published root (itself included) that are gone or were changed since."""
+        return {name for name, identity in list(self._known.items()) if _identity(self.directory / name) != identity}
 
     def sweep(self, mapped: Iterable[str] = ()) -> list[str]:
         """Delete files that no recent root and no worker refers to; gives their names."""
-        last = self.last()
-        keep = set(mapped).union(*self._recent, files_of(last) if last else ())
+        keep = set(mapped).union(*self._recent, files_of(self.root) if self.root else ())
         gone = [path for path in self.directory.glob("*-*.bin") if path.name not in keep]
+        own = f".{os.getpid()}"  # the others are of a process that died while writing
+        gone += [path for path in self.directory.glob(".*.*.*") if not path.name.endswith(own)]
         for path in gone:
             path.unlink(missing_ok=True)
         return [path.name for path in gone]
+
+    def _last_serial(self) -> int:
+        if self.root is not None:
+            return int(self.root["serial"])
+        try:
+            last = self.last()
+        except SourceError:  # it can't be gone on from; what it says is replaced
+            return 0
+        return int(last["serial"]) if last else 0
+
+    def _make_directory(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SourceError(f"can't make {self.directory}: {error.strerror}") from error
+
+    def _write(self, name: str, content: Buffer) -> None:
+        self._make_directory()
+        try:
+            write_aside(self.directory / name, content)
+        except OSError as error:
+            raise SourceError(f"can't write {self.directory / name}: {error.strerror or error}") from error
 
 
 def files_of(root: Mapping[str, Any]) -> set[str]:
     """The names of all files that a root refers to."""
     names = {root["atoms"], root["base"], *(step["overlay"] for step in root["schedule"])}
-    return names | {root[kind] for kind in ("table", "decisions") if root.get(kind)}
+    return names | {root[kind] for kind in EVIDENCE if root.get(kind)}
 
 
 def read_root(directory: Path) -> dict[str, Any] | None:
-    """The root of a published folder, or None where nothing was published yet."""
+    """The root of a published folder, or None where nothing was published yet; SourceError when it is none."""
     path = directory / ROOT
     try:
         root = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: {error}; remove it and start again to publish anew") from error
-    if not isinstance(root, dict) or root.get("format") != FORMAT:
-        raise SourceError(f"{path}: not a root of format {FORMAT}; remove it and start again to publish anew")
+    except (OSError, ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: {error}; it is published anew") from error
+    if not isinstance(root, dict) or root.get("format") != ROOT_FORMAT or not isinstance(root.get("serial"), int):
+        raise SourceError(f"{path}: not a root of format {ROOT_FORMAT}; it is published anew")
     return root
 
 
@@ -138,11 +173,11 @@ def refuse_implausible(facts: Facts, now: float) -> None:
         raise PublishRefused(f"the WAN table shrank from {facts.last_rows} to {facts.rows} rows: are probes arriving?")
     if facts.moved > facts.limit:
         share = f"{facts.moved:.0%} of queries would move at once, the limit is {facts.limit:.0%}"
-        raise PublishRefused(f"{share}: see `edgedns plan`")
+        raise PublishRefused(f"{share} (max_moved_share in providers.yaml)")
 
 
-def _write(path: Path, content: Buffer) -> None:
-    """All or nothing: aside, fsync, rename, fsync of the folder."""
+def write_aside(path: Path, content: Buffer) -> None:
+    """All or nothing: aside, fsync, rename, fsync of the folder. OSError leaves what was there."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with open(aside, "wb") as file:
         file.write(content)
@@ -154,3 +189,20 @@ def _write(path: Path, content: Buffer) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _holds(path: Path, content: Buffer) -> bool:
+    """Whether a file is there with this content; one that was damaged is to be written again."""
+    try:
+        return path.stat().st_size == memoryview(content).nbytes and path.read_bytes() == content
+    except OSError:
+        return False
+
+
+def _identity(path: Path) -> Identity:
+    """Changes whenever a file is replaced or written to; zeros where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return status.st_ino, status.st_mtime_ns, status.st_size

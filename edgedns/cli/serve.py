@@ -9,29 +9,32 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import click
-from watchfiles import awatch
 
 from edgedns import config
 from edgedns.cli.services import make_services, make_sources
+from edgedns.cli.turns import Turns
+from edgedns.cli.watch import Watch
 from edgedns.config import Settings
 from edgedns.control import Control, Paths
 from edgedns.errors import EdgednsError
+from edgedns.publish import read_root
 from edgedns.serve import admin
+from edgedns.serve.complaints import Complaints
+from edgedns.serve.current import Mapped, engine_name
 from edgedns.serve.guard import Refused
 from edgedns.serve.workers import Workers
+from edgedns.store.local import require_writable
 from edgedns.web.history import STEP
 from edgedns.web.pages import Pages
 
 TICK = 0.25
 POLL = 0.1
+LOOK = 0.15
 SWEEP = 30.0
-T = TypeVar("T")
 
 
 @click.command("serve")
@@ -63,44 +66,54 @@ def say(line: str) -> None:
 
 
 class Server:
-    """One `edgedns serve`: everything that changes the world runs in one thread, in turn."""
+    """One `edgedns serve`: a control, its workers, and the loops that drive them."""
 
     def __init__(self, settings: Settings, rules: Path) -> None:
         self.settings = settings
-        self.control = Control(Paths(settings.state, rules, settings.asn), socket.gethostname(), say)
+        self.paths = Paths(settings.state, rules, settings.asn)
         self.workers = Workers(settings.listen, settings.workers, settings.state, log=say)
-        self.turn = ThreadPoolExecutor(1, "control")
+        self.turns = Turns()
         self.pages: Pages | None = None
-
-    async def call(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run something of the control's in its turn, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.turn, partial(function, *arguments))
+        self.complain = Complaints("control", lambda line: say(line.rstrip()))
+        self.control: Control
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT. What was published before is answered from while the inputs are still being read."""
+        """Until SIGTERM or SIGINT."""
         stop = _stopped_by_signals()
-        early = (self.settings.state / "published" / "root.json").exists()
+        end = self.workers.retreat
+        try:
+            await self._start()
+            async with self._admin_side():
+                workers = f"{self.settings.workers} workers; engine: {engine_name()}"
+                say(f"serving {', '.join(map(str, self.workers.listen))} with {workers}")
+                end = self.workers.leave
+                await self._until(stop)
+                end = self.workers.stop
+        finally:  # what fails before it serves leaves what served before it, and a failure while serving leaves the workers
+            await asyncio.to_thread(end)
+            self.turns.close()
+
+    async def _start(self) -> None:
+        """What was published before is answered from while the inputs are still being read."""
+        engine_name()
+        require_writable(self.settings.state)
+        self.workers.take_lock()
+        self.watches = {name: Watch(path) for name, path in (("rules", self.paths.rules), ("asn", self.paths.asn)) if path}
+        self.control = Control(self.paths, socket.gethostname(), say)
+        early = await asyncio.to_thread(_can_answer, self.settings.state / "published")
         if early:
             await asyncio.to_thread(self.workers.start)
-        await self.call(self.control.start, time.time())
+        await self.turns.call(self.control.start, time.time())
         if not early:
             await asyncio.to_thread(self.workers.start)
-        try:
-            async with self._admin_side():
-                say(f"serving {', '.join(map(str, self.workers.listen))} with {self.settings.workers} workers; engine: python")
-                await self._until(stop)
-        finally:
-            await self.call(self.control.save, time.time())
-            await asyncio.to_thread(self.workers.stop)
-            self.turn.shutdown()
 
     @contextlib.asynccontextmanager
     async def _admin_side(self) -> AsyncIterator[None]:
         if self.settings.admin is None:
             yield
             return
-        services = make_services(self.control, self.workers, self.call)
-        self.pages = Pages(make_sources(services, self.control, self.call))
+        services = make_services(self.control, self.workers, self.turns)
+        self.pages = Pages(make_sources(services, self.control, self.turns.call))
         app = admin.make_app(services, self.settings.token, self.pages.routes())
         runner, address = await admin.start(app, self.settings.admin, self.settings.token)
         say(f"admin side: http://{address}/")
@@ -110,47 +123,58 @@ class Server:
             await runner.cleanup()
 
     async def _until(self, stop: asyncio.Event) -> None:
-        """Run the loops; the first that fails ends the process, as none of them is expected to."""
+        """Run the loops until told to stop, then save."""
+        control, call = self.control, self.turns.call
         loops = [
-            self._every(TICK, lambda: self.call(self.control.tick, time.time())),
-            self._every(POLL, lambda: asyncio.to_thread(self.workers.poll)),
-            self._every(SWEEP, lambda: self.call(self.control.sweep, set(self.workers.serials()))),
-            self._watch(),
+            self._every(TICK, "tick", lambda: call(control.tick, time.time())),
+            self._every(POLL, "workers", lambda: asyncio.to_thread(self.workers.poll)),
+            self._every(SWEEP, "sweep", lambda: call(control.sweep, set(self.workers.serials()))),
+            self._every(LOOK, "reload", self._reload_what_changed),
         ]
         if self.pages is not None:
-            loops.append(self._every(STEP, partial(self._look, self.pages)))
+            loops.append(self._every(STEP, "page", partial(self._look, self.pages)))
         tasks = [asyncio.create_task(loop) for loop in loops]
-        waiting = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
-        for task in (*tasks, waiting):
+        await stop.wait()
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, waiting, return_exceptions=True)
-        for task in done - {waiting}:
-            task.result()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(EdgednsError):
+            await call(control.save, time.time())
 
     @staticmethod
     async def _look(pages: Pages) -> None:
         await pages.look(time.time())
 
-    @staticmethod
-    async def _every(period: float, act: Callable[[], Awaitable[object]]) -> None:
+    async def _every(self, period: float, what: str, act: Callable[[], Awaitable[object]]) -> None:
+        """Again and again; whatever fails, the last good snapshot stands and the next time may be better (law 4)."""
         while True:
             try:
                 await act()
-            except EdgednsError as error:  # the last good snapshot stands (law 4)
+            except EdgednsError as error:
                 say(str(error))
+            except Exception as error:
+                self.complain(what, error)
             await asyncio.sleep(period)
 
-    async def _watch(self) -> None:
-        """Follow the rules directory and the ASN table, which is watched by its folder, since it is replaced by renaming."""
-        table = self.settings.asn
-        folders = [self.control.paths.rules, *([table.parent] if table else [])]
-        async for changes in awatch(*folders, step=100, debounce=400, recursive=False):
-            touched = {Path(path) for _, path in changes}
-            if table and table in touched:
-                await self.call(self.control.reload_table, time.time())
-            if any(path.parent == self.control.paths.rules and not path.name.startswith(".") for path in touched):
-                await self.call(self.control.reload_rules, time.time())
+    async def _reload_what_changed(self) -> None:
+        """Follow the rules directory and the ASN table."""
+        control, turns = self.control, self.turns
+        read = {"rules": (control.read_rules, control.take_rules), "asn": (control.read_table, control.take_table)}
+        for name, watch in self.watches.items():
+            if watch.changed():
+                make, take = read[name]
+                async with turns.changing:
+                    world = await turns.beside(make, time.time())
+                    await turns.call(take, world, time.time())
+
+
+def _can_answer(published: Path) -> bool:
+    """Whether what was published before can be opened."""
+    try:
+        root = read_root(published)
+        return root is not None and Mapped(published).snapshot(root).serial > 0
+    except (EdgednsError, KeyError, IndexError, TypeError, ValueError):
+        return False
 
 
 def _stopped_by_signals() -> asyncio.Event:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
+from math import nan
 from typing import Any, Protocol, TypeVar
 
 from edgedns import metrics
+from edgedns.cli.turns import Turns
 from edgedns.control import Control
 from edgedns.dns import name as names
 from edgedns.dns import types
@@ -33,8 +35,9 @@ class QuestionError(EdgednsError):
     """An explain question that can't be understood."""
 
 
-def make_services(control: Control, workers: Workers, call: Call) -> admin.Services:
+def make_services(control: Control, workers: Workers, turns: Turns) -> admin.Services:
     """The callables that serve/admin.py is handed."""
+    call = turns.call
 
     async def explained(question: admin.Question) -> dict[str, Any]:
         return await call(explain_now, control, question, time.time())
@@ -50,10 +53,10 @@ def make_services(control: Control, workers: Workers, call: Call) -> admin.Servi
         return control.overrides
 
     async def add(order: Override) -> Override:
-        return await call(control.add_override, order, time.time())
+        return await add_override(control, turns, order)
 
     async def remove(number: str) -> bool:
-        return await call(control.remove_override, number, time.time())
+        return await remove_override(control, turns, number)
 
     async def status() -> dict[str, Any]:
         return await call(status_now, control, workers, time.time())
@@ -63,7 +66,7 @@ def make_services(control: Control, workers: Workers, call: Call) -> admin.Servi
 
     return admin.Services(
         serial=lambda: min(workers.serials(), default=0),
-        families=lambda: families(control, time.time()),
+        families=lambda: families(control, workers, time.time()),
         explain=explained,
         samples=samples,
         wan=wan,
@@ -73,6 +76,28 @@ def make_services(control: Control, workers: Workers, call: Call) -> admin.Servi
         status=status,
         add_note=note,
     )
+
+
+async def add_override(control: Control, turns: Turns, order: Override) -> Override:
+    """Take an order. A pin is compiled beside the turns; a drain is not compiled, and waits for nothing."""
+    order = await turns.call(control.completed_order, order, time.time())
+    if order.kind == "drain":
+        await turns.call(control.take_order, order, None, time.time())
+        return order
+    async with turns.changing:
+        world = await turns.beside(control.world_with, [*control.overrides, order], time.time())
+        await turns.call(control.take_order, order, world, time.time())
+    return order
+
+
+async def remove_override(control: Control, turns: Turns, number: str) -> bool:
+    """End an order; False when there is none of that id."""
+    if not any(one.id == number and one.kind == "pin" for one in control.overrides):
+        return await turns.call(control.drop_order, number, None, time.time())
+    async with turns.changing:
+        left = [one for one in control.overrides if one.id != number]
+        world = await turns.beside(control.world_with, left, time.time())
+        return await turns.call(control.drop_order, number, world, time.time())
 
 
 def make_sources(services: admin.Services, control: Control, call: Call) -> Sources:
@@ -90,7 +115,7 @@ def make_sources(services: admin.Services, control: Control, call: Call) -> Sour
 def answers_by_provider(control: Control) -> dict[str, float]:
     """How many answers gave each provider, since the counters began."""
     given = dict.fromkeys(control.world.rules.providers, 0.0)
-    for family in metrics.families(control.registry, control.paths.state / "run"):
+    for family in metrics.families(control.registry, control.run):
         if family.name == "edgedns_dns_answers":
             at = family.labels.index("provider")
             for labels, count in family.samples:
@@ -123,7 +148,7 @@ def parse_question(control: Control, asked: admin.Question) -> Question:
 
 def wan_rows(control: Control, asn: int | None, limit: int) -> dict[str, Any]:
     """The WAN table, its most sampled rows first."""
-    table = control.measured.table
+    table = control.force.table
     chosen = [i for i in range(len(table.keys)) if asn is None or table.rows["asn"][i] == asn]
     chosen.sort(key=lambda i: -float(table.samples[i].sum()))
     levels = level_of(table.rows)
@@ -132,7 +157,7 @@ def wan_rows(control: Control, asn: int | None, limit: int) -> dict[str, Any]:
 
 
 def _wan_row(control: Control, i: int, level: int) -> dict[str, Any]:
-    table, key = control.measured.table, key_of(control.measured.table.rows[i])
+    table, key = control.force.table, key_of(control.force.table.rows[i])
     arms = []
     for f, family in enumerate((4, 6)):
         for p, provider in enumerate(table.providers):
@@ -148,9 +173,9 @@ def _wan_row(control: Control, i: int, level: int) -> dict[str, Any]:
 
 def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]:
     """For the page and the console: all of it comes from what is published."""
-    root = control.publisher.last() or {}
+    root = control.publisher.root or {}
     states, health = control.states(now), control.measured.health
-    totals = metrics.read_totals(control.paths.state / "run")
+    totals = metrics.read_totals(control.run)
     return {
         "now": now,
         "serial": root.get("serial", 0),
@@ -173,7 +198,7 @@ def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]
         ],
         "queries": {"udp": totals[metrics.UDP_RECEIVED], "tcp": totals[metrics.TCP_RECEIVED]},
         "samples": dict(control.collector.counts),
-        "rows": len(control.measured.table.keys),
+        "rows": len(control.force.table.keys),
         "moves": list(control.recent),
         "notes": list(control.notes),
         "overrides": len(control.overrides),
@@ -181,22 +206,17 @@ def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]
     }
 
 
-def families(control: Control, now: float) -> Iterable[Family]:
+def families(control: Control, workers: Workers, now: float) -> Iterable[Family]:
     """Everything at /metrics: the workers' counters and the control process' own."""
-    yield from metrics.families(control.registry, control.paths.state / "run")
-    counts, collector = control.counts, control.collector
-    reloads = [(("good",), float(counts.reloads_good)), (("bad",), float(counts.reloads_bad))]
-    yield Family("edgedns_reloads", "Rules files read again, by result.", "counter", ("result",), reloads)
+    counts, force = control.counts, control.force
+    yield from metrics.families(control.registry, control.run)
+    age = now - force.taken_at if force.taken_at else nan
+    reloads = {"good": counts.reloads_good, "bad": counts.reloads_bad}
+    yield from metrics.control_families(control.serial, age, reloads, control.collector.counts, workers.restarts)
     yield Family("edgedns_publishes", "Roots published.", "counter", (), [((), float(counts.publishes))])
     refused = "WAN tables refused as implausible; the last good one stands."
     yield Family("edgedns_publish_refused", refused, "counter", (), [((), float(counts.refused))])
-    samples = [((reason,), float(count)) for reason, count in collector.counts.items()]
-    yield Family("edgedns_samples", "Sample lines seen, by result.", "counter", ("result",), samples)
-    yield Family("edgedns_snapshot_serial", "Serial of the published root.", "gauge", (), [((), float(control.serial))])
-    if control.measured.sampled_at:
-        age = now - control.measured.sampled_at
-        yield Family("edgedns_wan_age_seconds", "Time since samples last came in.", "gauge", (), [((), age)])
-    rows = float(len(control.measured.table.keys))
+    rows = float(len(force.table.keys))
     yield Family("edgedns_wan_rows", "Rows of the WAN table, levels included.", "gauge", (), [((), rows)])
     up = [((name,), float(state == "up")) for name, state in control.states(now).items()]
     yield Family("edgedns_provider_up", "1 unless a provider is drained or declared down.", "gauge", ("provider",), up)

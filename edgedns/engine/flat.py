@@ -22,6 +22,7 @@ from edgedns.errors import SourceError
 
 MAGIC = b"EDGEDNS\0"
 VERSION = 1
+ROOT_FORMAT = 1
 ALIGN = 64
 HEADER = struct.Struct("<8sHHIQ")
 ENTRY = struct.Struct("<20sc3xQQ")

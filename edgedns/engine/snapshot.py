@@ -276,15 +276,15 @@ class View:
 
 
 class Snapshot:
-    """One published root and its mapped files."""
+    """One published root and its mapped files; `base` where it was read already (files.base is the same as before)."""
 
-    def __init__(self, root: Mapping[str, Any], files: Files) -> None:
+    def __init__(self, root: Mapping[str, Any], files: Files, base: Base | None = None) -> None:
         self.root = root
         self.files = files
         self.serial = int(root["serial"])
         self.nsid = f"{root['node']}:{self.serial}".encode()
         self.public_atoms = files.atoms["public"][0]
-        self.base = Base(files.base)
+        self.base = base or Base(files.base)
         self._starts = [float(step["from"]) for step in root["schedule"]]
         self._view: View | None = None
 

@@ -54,7 +54,7 @@ class Ground:
 
 @dataclass(frozen=True)
 class World:
-    """All that doesn't change with measurements; replaced as a whole."""
+    """All that doesn't change with measurements; replaced as a whole. `salt` keys the hash units."""
 
     loaded: Loaded
     table: AsnTable
@@ -62,6 +62,7 @@ class World:
     compiled: Compiled
     base_name: str
     serials: Mapping[str, Serial]
+    salt: int
 
     @property
     def rules(self) -> RuleSet:
@@ -70,10 +71,13 @@ class World:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a world is made from, beside its rules. `cells` places counter blocks, `put` stores files, `opened` reads them."""
+    """What a world is made from, beside its rules. `cells` places counter blocks, `put` stores files, `opened` reads them.
+
+    `salt` is that of hash units where the rules name none.
+    """
 
     table: AsnTable
-    overrides: Sequence[Override]
+    pins: Sequence[Override]
     salt: int
     cells: Cells
     put: Put
@@ -83,7 +87,7 @@ class Inputs:
 def make_ground(rules: RuleSet, inputs: Inputs, last: Ground | None) -> Ground:
     """The atoms under the rules' prefixes: `last` again where nothing they depend on changed, else as published, else new."""
     public = rules.networks[PUBLIC]
-    prefixes = rule_prefixes(rules, inputs.overrides)
+    prefixes = rule_prefixes(rules, inputs.pins)
     key = _digest(VERSION, __version__, inputs.table.digest, prefixes, sorted(public.asns), public.prefixes)
     if last is not None and last.key == key:
         return last
@@ -96,59 +100,81 @@ def make_ground(rules: RuleSet, inputs: Inputs, last: Ground | None) -> Ground:
     return Ground(key, name, atoms, inputs.opened(name), Spreader.of(atoms), frozenset(atoms.level_asn.tolist()))
 
 
-def make_world(loaded: Loaded, inputs: Inputs, last: World | None, serials: Mapping[str, Serial], now: float) -> World:
-    """Compile the rules; a zone whose inline tests fail stays as it was in `last` (or out, on a first start).
+def make_world(loaded: Loaded, inputs: Inputs, serials: Mapping[str, Serial], now: float, last: Ground | None = None) -> World:
+    """Compile rules whose tests hold, or don't matter now: neither an order nor a new ASN table waits for them.
 
-    A zone's SOA serial stays while its static data does, else it is `now` (Unix seconds). RuleErrors when no zone is left.
+    A zone's SOA serial stays while its static data does, else it is `now` (Unix seconds).
     """
-    ground = make_ground(loaded.rules, inputs, last.ground if last else None)
-    space = Space(ground.atoms, loaded.rules.networks, asn.continent)
-    stamped = {name: _stamp(loaded, name, serials.get(name), now) for name in loaded.rules.zones}
-    plain = _compile(loaded, stamped, space, (), inputs)
-    wrong = _failed_tests(loaded, plain, ground, inputs)
-    if wrong:
-        held = _hold_back(loaded, wrong, last)
-        if not held.rules.zones:
-            raise RuleErrors(wrong)
-        return make_world(held, inputs, last, serials, now)
-    pins = [override for override in inputs.overrides if override.kind == "pin"]
-    compiled = _compile(loaded, stamped, space, pins, inputs) if pins else plain
-    return World(loaded, inputs.table, ground, compiled, inputs.put("base", compiled.content), stamped)
+    ground = make_ground(loaded.rules, inputs, last)
+    stamped = _stamped(loaded, serials, now)
+    compiled = _compile(loaded, stamped, ground, inputs, inputs.pins)
+    salt = salt_of(loaded.rules, inputs.salt)
+    return World(loaded, inputs.table, ground, compiled, inputs.put("base", compiled.content), stamped, salt)
+
+
+def tested(
+    loaded: Loaded, inputs: Inputs, serials: Mapping[str, Serial], now: float, last: Ground | None, good: Loaded | None
+) -> Loaded:
+    """New rules, each zone whose inline tests fail as it was in `good`, or out where it was not in it.
+
+    RuleErrors when no zone is left.
+    """
+    if not any(zone.tests for zone in loaded.rules.zones.values()):
+        return loaded
+    inputs = replace(inputs, pins=())
+    ground = make_ground(loaded.rules, inputs, last)
+    compiled = _compile(loaded, _stamped(loaded, serials, now), ground, inputs, ())
+    wrong = _failed_tests(loaded, compiled, ground, inputs)
+    held = _hold_back(loaded, wrong, good) if wrong else loaded
+    if not held.rules.zones:
+        raise RuleErrors(wrong)
+    return held
+
+
+def salt_of(rules: RuleSet, otherwise: int) -> int:
+    """The key of hash units: from the rules' `salt:`, so that nodes agree, else this node's own."""
+    return int.from_bytes(hashlib.blake2b(rules.salt.encode(), digest_size=8).digest()) if rules.salt else otherwise
 
 
 def _compile(
-    loaded: Loaded, serials: Mapping[str, Serial], space: Space, pins: Sequence[Override], inputs: Inputs
+    loaded: Loaded, serials: Mapping[str, Serial], ground: Ground, inputs: Inputs, pins: Sequence[Override]
 ) -> Compiled:
     zones = []
     for name, zone in loaded.rules.zones.items():
         records = with_serial(loaded.statics[name], serials[name].serial)
         zones.append(ZoneSource(zone, tuple((rr.owner, rr.type, rr.ttl, rr.rdata) for rr in records)))
-    return compile_base(zones, loaded.rules.providers, space, pins, inputs.cells, inputs.salt)
+    space = Space(ground.atoms, loaded.rules.networks, asn.continent)
+    return compile_base(zones, loaded.rules.providers, space, pins, inputs.cells, salt_of(loaded.rules, inputs.salt))
+
+
+def _stamped(loaded: Loaded, serials: Mapping[str, Serial], now: float) -> dict[str, Serial]:
+    return {name: _stamp(loaded, name, serials.get(name), now) for name in loaded.rules.zones}
 
 
 def _stamp(loaded: Loaded, name: str, known: Serial | None, now: float) -> Serial:
-    """The serial as given, or the time of the last change of the zone's static data."""
+    """The serial as given, or the time of the last change of the zone's static data; always more than the one before."""
     records = loaded.statics[name]
     digest = _digest(*(tuple(rr[:4]) for rr in records))
     given = next(int.from_bytes(rr.rdata[-20:-16], "big") for rr in records if rr.type == types.SOA)
     if given:
         return Serial(given, digest)
-    return known if known is not None and known.digest == digest else Serial(int(now), digest)
+    if known is None:
+        return Serial(int(now), digest)
+    return known if known.digest == digest else Serial(max(int(now), known.serial + 1) & 0xFFFFFFFF, digest)
 
 
 def _failed_tests(loaded: Loaded, compiled: Compiled, ground: Ground, inputs: Inputs) -> list[Problem]:
     """The inline tests that don't hold under these rules, without any operator's order."""
-    if not any(zone.tests for zone in loaded.rules.zones.values()):
-        return []
     decisions = nominal_decisions(loaded.rules, compiled)
-    overlay = compile_overlay(compiled.columns, decisions, list(loaded.rules.providers), ground.spreader, inputs.salt)
+    providers, salt = list(loaded.rules.providers), salt_of(loaded.rules, inputs.salt)
+    overlay = compile_overlay(compiled.columns, decisions, providers, ground.spreader, salt)
     files = Files(ground.sections, unpack(compiled.content, "base"), (unpack(overlay, "overlay"),))
     snapshot = Snapshot({"serial": 0, "node": "tests", "schedule": [{"from": 0.0}]}, files)
     return check_tests(loaded, snapshot, inputs.table.first_address)
 
 
-def _hold_back(loaded: Loaded, wrong: Sequence[Problem], last: World | None) -> Loaded:
-    """Zones with failed tests as they were in `last`; left out where they were not in it."""
+def _hold_back(loaded: Loaded, wrong: Sequence[Problem], good: Loaded | None) -> Loaded:
+    """Zones with failed tests as they were in `good`; left out where they were not in it."""
     files = {problem.file for problem in wrong}
     failed = frozenset(name for name, zone in loaded.rules.zones.items() if {t.where.file for t in zone.tests} & files)
     zones = {name: zone for name, zone in loaded.rules.zones.items() if name not in failed}
@@ -160,7 +186,7 @@ def _hold_back(loaded: Loaded, wrong: Sequence[Problem], last: World | None) -> 
         problems=sorted([*loaded.problems, *wrong]),
         failed_zones=loaded.failed_zones | failed,
     )
-    return with_last_good(rest, last.loaded) if last else rest
+    return with_last_good(rest, good) if good else rest
 
 
 def _digest(*parts: object) -> str:

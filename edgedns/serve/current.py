@@ -8,19 +8,34 @@ from __future__ import annotations
 import json
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgedns import metrics
 from edgedns.engine import answer, fastpath
 from edgedns.engine.answer import Secrets
-from edgedns.engine.flat import Sections, unpack
-from edgedns.engine.snapshot import Files, Snapshot
+from edgedns.engine.flat import ROOT_FORMAT, Sections, unpack
+from edgedns.engine.snapshot import Base, Files, Snapshot
 from edgedns.engine.tally import Tally
 from edgedns.errors import SourceError
 
 PUBLISHED = "published"
 SECRETS = "secrets.json"
+COOKIE_SECRET = 16
+ENGINE = "EDGEDNS_ENGINE"
+ENGINES = ("python", "reference")
+
+Identity = tuple[int, int, int]
+ABSENT: Identity = (0, 0, 0)
+
+
+def engine_name(environ: Mapping[str, str] = os.environ) -> str:
+    """Which path answers: python (the fast path, with the reference beside it), or the reference alone if it is asked for."""
+    name = environ.get(ENGINE, "") or "python"
+    if name not in ENGINES:
+        raise SourceError(f"{ENGINE} is {name!r}, and this build has {' and '.join(ENGINES)}")
+    return name
 
 
 class Mapped:
@@ -29,14 +44,18 @@ class Mapped:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._open: dict[str, Sections] = {}
+        self._base: tuple[Sections, Base] | None = None
 
-    def snapshot(self, root: dict[str, Any]) -> Snapshot:
-        """The Snapshot of a root; SourceError when a file of it is missing or damaged, and nothing changes then."""
+    def snapshot(self, root: Mapping[str, Any]) -> Snapshot:
+        """The Snapshot of a root; SourceError when it or a file of it is missing or damaged, and nothing changes then."""
+        if root.get("format") != ROOT_FORMAT:
+            raise SourceError(f"{self._directory}: a root of format {root.get('format')}, this edgedns reads {ROOT_FORMAT}")
         names = [root["atoms"], root["base"], *(step["overlay"] for step in root["schedule"])]
         opened = {name: self._open.get(name) or self.sections(name) for name in names}
         files = Files(opened[root["atoms"]], opened[root["base"]], tuple(opened[name] for name in names[2:]))
-        made = Snapshot(root, files)
-        self._open = opened
+        known = self._base[1] if self._base and self._base[0] is files.base else None
+        made = Snapshot(root, files, known)
+        self._open, self._base = opened, (files.base, made.base)
         return made
 
     def sections(self, name: str) -> Sections:
@@ -49,6 +68,13 @@ class Mapped:
             raise SourceError(f"{path}: {error}") from error
 
 
+class Serving(NamedTuple):
+    """What changes together: a snapshot, and the counters that its network ids index."""
+
+    snapshot: Snapshot
+    tally: Tally
+
+
 class Current:
     """The snapshot being served by this process, and the way packets are answered from it."""
 
@@ -56,59 +82,70 @@ class Current:
         self._published = state / PUBLISHED
         self._secrets_path = state / SECRETS
         self._mapped = Mapped(self._published)
-        self._root_seen: tuple[int, int] = (0, 0)
-        self._secrets_seen: tuple[int, int] = (0, 0)
+        self._root_seen = self._secrets_seen = ABSENT
         self._counters = counters
-        self._tally = Tally(counters.cells)
         self._secrets = Secrets((os.urandom(16),))
-        self._fast = None if os.environ.get("EDGEDNS_ENGINE") == "reference" else fastpath.reply
-        self.snapshot: Snapshot | None = None
+        self._fast = fastpath.reply if engine_name() == "python" else None
+        self._serving: Serving | None = None
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        return self._serving.snapshot if self._serving else None
 
     @property
     def serial(self) -> int:
-        return self.snapshot.serial if self.snapshot else 0
+        return self._serving.snapshot.serial if self._serving else 0
 
     def refresh(self, now: float) -> None:
-        """Follow root and secrets when they have been replaced; SourceError leaves what was served before."""
-        self._follow_secrets()
-        seen = _identity(self._published / "root.json")
-        if seen == self._root_seen:
-            return
-        root = json.loads((self._published / "root.json").read_bytes())
-        snapshot = self._mapped.snapshot(root)
-        snapshot.at(now)
-        self._count_networks(root["atoms"], snapshot)
-        self.snapshot = snapshot
-        self._root_seen = seen
+        """Follow root and secrets when they have been replaced; an exception leaves what was served before."""
+        try:
+            self._follow_root(now)
+        finally:  # neither waits for the other to be well
+            self._follow_secrets()
 
     def respond(self, packet: bytes, client: bytes, transport: str, now: float) -> bytes | None:
         """One packet answered; None is silence."""
-        snapshot = self.snapshot
-        if snapshot is None:
+        serving = self._serving
+        if serving is None:
             return None
+        snapshot, tally = serving
         if self._fast is not None:
-            reply = self._fast(snapshot, packet, client, transport, now, self._secrets, self._tally)
+            reply = self._fast(snapshot, packet, client, transport, now, self._secrets, tally)
             if reply is not None:
                 return reply or None
-        return answer.respond(snapshot, packet, client, transport, now, self._secrets, self._tally)
+        return answer.respond(snapshot, packet, client, transport, now, self._secrets, tally)
+
+    def _follow_root(self, now: float) -> None:
+        seen = _identity(self._published / "root.json")
+        if seen in (self._root_seen, ABSENT):
+            return
+        snapshot = self._mapped.snapshot(json.loads((self._published / "root.json").read_bytes()))
+        snapshot.at(now)
+        self._serving = Serving(snapshot, self._tally_for(snapshot))
+        self._root_seen = seen
 
     def _follow_secrets(self) -> None:
         seen = _identity(self._secrets_path)
-        if seen != self._secrets_seen and seen != (0, 0):
-            cookies = json.loads(self._secrets_path.read_bytes())["cookies"]
-            self._secrets = Secrets(tuple(bytes.fromhex(text) for text in cookies))
-            self._secrets_seen = seen
+        if seen not in (self._secrets_seen, ABSENT):
+            keys = tuple(bytes.fromhex(text) for text in json.loads(self._secrets_path.read_bytes())["cookies"])
+            if not keys or any(len(key) != COOKIE_SECRET for key in keys):
+                raise SourceError(f"{self._secrets_path}: cookie secrets are {COOKIE_SECRET} octets each")
+            self._secrets, self._secrets_seen = Secrets(keys), seen
 
-    def _count_networks(self, atoms: str, snapshot: Snapshot) -> None:
+    def _tally_for(self, snapshot: Snapshot) -> Tally:
         """Queries are counted by network id, whose meaning comes with the atoms file."""
-        path = self._counters.path
-        digest = atoms.removeprefix("atoms-").removesuffix(".bin")
-        if path is None or (self.snapshot is not None and self.snapshot.root["atoms"] == atoms):
-            return
-        slot = int(path.stem.removeprefix("worker-"))
-        size = len(snapshot.files.atoms["net_asn"])
-        counts = metrics.NetworkCounts(metrics.networks_path(path.parent, slot, digest), size).counts
-        self._tally = Tally(self._counters.cells, counts)
+        atoms, path = snapshot.root["atoms"], self._counters.path
+        if self._serving and self._serving.snapshot.root["atoms"] == atoms:
+            return self._serving.tally
+        if path is None:
+            return Tally(self._counters.cells)
+        slot, digest = int(path.stem.removeprefix("worker-")), atoms.removeprefix("atoms-").removesuffix(".bin")
+        place = metrics.networks_path(path.parent, slot, digest)
+        try:
+            counts = metrics.NetworkCounts(place, len(snapshot.files.atoms["net_asn"]))
+        except OSError:  # better uncounted answers than none
+            return Tally(self._counters.cells)
+        return Tally(self._counters.cells, counts.counts)
 
 
 def open_current(state: str, counters: metrics.Counters) -> Current:
@@ -116,10 +153,10 @@ def open_current(state: str, counters: metrics.Counters) -> Current:
     return Current(Path(state), counters)
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """Changes whenever the file is replaced; (0, 0) while there is none."""
+def _identity(path: Path) -> Identity:
+    """Changes whenever the file is replaced or written to; zeros while there is none."""
     try:
         status = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return status.st_ino, status.st_mtime_ns
+    except OSError:
+        return ABSENT
+    return status.st_ino, status.st_mtime_ns, status.st_size

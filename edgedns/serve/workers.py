@@ -93,7 +93,7 @@ class Workers:
 
     def start(self, timeout: float = 30.0) -> None:
         """Adopt or start all, and return when each is ready. WorkersError says why one is not; those that ran still run."""
-        self._take_lock()
+        self.take_lock()
         self._open_log()
         found = self._find()
         self.listen = tuple(self._resolve(address, found) for address in self.listen)
@@ -136,6 +136,12 @@ class Workers:
         self._workers = []
         self.leave()
 
+    def retreat(self) -> None:
+        """End those that were started and leave those that were found, as if nothing had been tried."""
+        _end([one for one in self._workers if one.child], 2.0)
+        self._workers = [one for one in self._workers if not one.child]
+        self.leave()
+
     def leave(self) -> None:
         """Let go of the workers, which go on answering, for another control process to take over."""
         self._pass_on_log()
@@ -160,7 +166,10 @@ class Workers:
         heads = (metrics.read_head(self._run, one.slot) for one in self._workers if one.ready)
         return [head.serial for head in heads if head]
 
-    def _take_lock(self) -> None:
+    def take_lock(self) -> None:
+        """Be the one that serves from this state directory, as `start` is; WorkersError if another is."""
+        if self._lock is not None:
+            return
         self._run.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._run / "workers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

@@ -1,13 +1,15 @@
-"""One machine's state directory: measurements, decisions, overrides, secrets and the last good rules.
+"""One machine's state directory: measurements, overrides, secrets, the last good rules and ASN table.
 
 Everything is written aside and renamed. What can't be read is reported and begun anew: a damaged file must not stop answers.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,26 +23,29 @@ from edgedns.errors import SourceError
 Sections = dict[str, NDArray[Any]]
 COOKIE_SECRET = 16
 GOOD_RULES = "rules-good"
+GOOD_TABLE = "asn-good"
 
 
 class LocalStore:
-    """Files below `directory`. Not thread-safe: one control process has it."""
+    """Files below `directory`, which is made. Not thread-safe: one control process has it. SourceError where it can't write."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
+        require_writable(directory)
+
+    # -- measurements and orders
 
     def save_arrays(self, name: str, sections: Mapping[str, NDArray[Any]]) -> None:
-        aside = self.directory / f".{name}.npz"
-        with open(aside, "wb") as file:
-            np.savez(file, **sections)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(self.directory / f"{name}.npz")
+        content = io.BytesIO()
+        np.savez(content, **sections)  # type: ignore[arg-type]
+        self._write(f"{name}.npz", content.getvalue())
 
     def load_arrays(self, name: str) -> Sections | None:
         """What was saved under `name`, None if nothing was; SourceError when it is damaged."""
         return load_arrays(self.directory / f"{name}.npz")
+
+    def save_json(self, name: str, value: Any) -> None:
+        self._write(f"{name}.json", json.dumps(value, indent=1).encode())
 
     def load_json(self, name: str) -> Any:
         """What was saved under `name`, None if nothing was; SourceError when it is damaged."""
@@ -49,44 +54,92 @@ class LocalStore:
             return json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{path}: {error!r}; repair or remove it") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise SourceError(f"{path}: {error}; it is ignored") from error
 
-    def save_json(self, name: str, value: Any) -> None:
-        self._write(f"{name}.json", json.dumps(value, indent=1).encode(), 0o644)
+    # -- secrets
 
     def ensure_secrets(self) -> None:
-        """Make the key of server cookies on a first start; only its owner can read it."""
-        if not (self.directory / "secrets.json").exists():
-            self._write("secrets.json", json.dumps({"cookies": [os.urandom(COOKIE_SECRET).hex()]}).encode(), 0o600)
+        """Make the key of server cookies where there is none that can be used; only its owner can read it."""
+        try:
+            keys = [bytes.fromhex(text) for text in json.loads((self.directory / "secrets.json").read_bytes())["cookies"]]
+            usable = bool(keys) and all(len(key) == COOKIE_SECRET for key in keys)
+        except (OSError, ValueError, TypeError, KeyError):
+            usable = False
+        if not usable:
+            fresh = {"cookies": [os.urandom(COOKIE_SECRET).hex()]}
+            self._write("secrets.json", json.dumps(fresh).encode(), 0o600)
 
-    def ensure_salt(self) -> str:
+    def ensure_salt(self) -> int:
         """The salt of hash units where the rules name none; kept, so that clients keep their side of a split."""
-        path = self.directory / "salt"
-        if not path.exists():
-            self._write("salt", os.urandom(8).hex().encode(), 0o644)
-        return path.read_text().strip()
+        try:
+            return int((self.directory / "salt").read_text(encoding="ascii").strip(), 16) & (1 << 64) - 1
+        except (OSError, ValueError):
+            salt = os.urandom(8)
+            self._write("salt", salt.hex().encode())
+            return int.from_bytes(salt, "big")
+
+    # -- inputs as they last were good
+
+    @property
+    def good_rules(self) -> Path:
+        return self.directory / GOOD_RULES
+
+    @property
+    def good_table(self) -> Path:
+        return self.directory / GOOD_TABLE
 
     def keep_rules(self, directory: Path) -> None:
-        """Copy a rules directory aside as the last good one."""
-        good = self.directory / GOOD_RULES
-        good.mkdir(exist_ok=True)
-        names = {path.name for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")}
-        for name in names:
-            shutil.copyfile(directory / name, good / f".{name}")
-            (good / f".{name}").rename(good / name)
-        for path in good.iterdir():
-            if path.name not in names:
-                path.unlink()
+        """Copy a rules directory aside as the last good one: the old copy or the new one, never a mixture."""
+        fresh = Path(tempfile.mkdtemp(prefix=f"{GOOD_RULES}-", dir=self.directory))
+        link = self.directory / f".{GOOD_RULES}"
+        try:
+            shutil.copytree(directory, fresh, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(fresh.name)
+            link.replace(self.good_rules)
+        except OSError as error:  # shutil.Error, with one entry a file, is one too
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise SourceError(f"the rules could not be kept in {self.good_rules}: {error}") from error
+        for path in self.directory.glob(f"{GOOD_RULES}-*"):
+            if path != fresh:
+                shutil.rmtree(path, ignore_errors=True)
 
-    def _write(self, name: str, content: bytes, mode: int) -> None:
+    def keep_table(self, path: Path) -> None:
+        """Copy an ASN table aside as the last good one."""
+        aside = self.directory / f".{GOOD_TABLE}"
+        try:
+            there = self.good_table.stat() if self.good_table.exists() else None
+            if there and (there.st_mtime_ns, there.st_size) == (path.stat().st_mtime_ns, path.stat().st_size):
+                return
+            shutil.copy2(path, aside)
+            aside.replace(self.good_table)
+        except OSError as error:
+            raise SourceError(f"the ASN table could not be kept in {self.good_table}: {error}") from error
+
+    def _write(self, name: str, content: bytes, mode: int = 0o644) -> None:
         aside = self.directory / f".{name}"
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(self.directory / name)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(self.directory / name)
+        except OSError as error:
+            raise SourceError(f"can't write {self.directory / name}: {error.strerror or error}") from error
+
+
+def require_writable(directory: Path) -> None:
+    """Make the state directory; SourceError, in a sentence, where it can't be made or written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        said = f"can't write to the state directory {directory}: {error.strerror}; choose another with --state DIR"
+        raise SourceError(said) from error
 
 
 def load_arrays(path: Path) -> Sections | None:
@@ -96,5 +149,5 @@ def load_arrays(path: Path) -> Sections | None:
             return {key: stored[key] for key in stored.files}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError, KeyError, SyntaxError) as error:
         raise SourceError(f"{path}: {error}; it is ignored, measuring begins anew") from error

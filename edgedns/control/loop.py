@@ -1,0 +1,436 @@
+"""Control: the one round loop, from samples to estimates to decisions to what is published."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from edgedns import metrics
+from edgedns.control.inputs import Paths, Reader
+from edgedns.control.measured import Measured, restored
+from edgedns.control.orders import Orders
+from edgedns.control.plausible import moved_share, observed
+from edgedns.control.schedule import Force, Scheduler, fresh_until
+from edgedns.engine import lookup
+from edgedns.engine.compile import atoms_file
+from edgedns.engine.explain import Evidence
+from edgedns.engine.moved import told
+from edgedns.engine.snapshot import Snapshot
+from edgedns.engine.world import Inputs, Serial, World, make_world, tested
+from edgedns.errors import EdgednsError, Problem, PublishRefused, SourceError
+from edgedns.model import Family, NetworkKey, Override, RuleSet, State
+from edgedns.probe.collector import Collector, Outcome
+from edgedns.publish import CLOCK_SKEW, Facts, Publisher, Root, refuse_implausible
+from edgedns.serve.current import Mapped
+from edgedns.steer.asn import AsnTable
+from edgedns.steer.decisions import Decisions, moves
+from edgedns.steer.health import Health
+from edgedns.steer.policy import decide
+from edgedns.steer.rtt import RttStore
+from edgedns.steer.wan import WanTable, estimate
+from edgedns.store.local import LocalStore, load_arrays
+
+MOVES_KEPT = 200
+NOTES_KEPT = 50
+SAVE_EVERY = 60.0
+Log = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was tried, each counted once."""
+
+    reloads_good: int = 0
+    reloads_bad: int = 0
+    publishes: int = 0
+    refused: int = 0
+    rounds: int = 0
+
+
+class Control:
+    """The control process' state. After `start` something is in force, and it is published.
+
+    One thread calls it, in turn; only `read_rules`, `read_table` and `world_with` may run beside, one at a time until their
+    result is taken: they take seconds, and failures must not wait for them. `now` is Unix seconds.
+    """
+
+    force: Force
+
+    def __init__(self, paths: Paths, node: str, log: Log) -> None:
+        self.paths = paths
+        self.log = log
+        self.store = LocalStore(paths.state)
+        self.run = paths.state / "run"
+        self.run.mkdir(exist_ok=True)
+        self.registry = metrics.Registry(self.run / "registry.jsonl")
+        self.publisher = Publisher(paths.state / "published", node)
+        self.mapped = Mapped(paths.state / "published")
+        self.orders = Orders(self.store, log)
+        self.measured = Measured()
+        self.collector = Collector(self._network_of, self._network_of_asn, self._knows_provider, self._knows_zone)
+        self.counts = Counts()
+        self.recent: deque[dict[str, Any]] = deque(maxlen=MOVES_KEPT)
+        self.notes: deque[dict[str, Any]] = deque(maxlen=NOTES_KEPT)
+        self._reader = Reader(paths, self.store, log)
+        self._scheduler = Scheduler(self.publisher)
+        self._salt = 0
+        self._published: tuple[object, ...] = ()
+        self._opened: Snapshot | None = None
+        self._round = 0
+        self._saved_at = 0.0
+
+    @property
+    def world(self) -> World:
+        return self.force.world
+
+    @property
+    def overrides(self) -> list[Override]:
+        return self.orders.all
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was wrong with the rules that were read last."""
+        return self._reader.refused or self.world.loaded.problems
+
+    @property
+    def serial(self) -> int:
+        """Of the root that was published last, 0 for none."""
+        return int(self.publisher.root["serial"]) if self.publisher.root else 0
+
+    def states(self, at: float) -> dict[str, State]:
+        """Each provider's state by declaration and drains, as it is at a time."""
+        return self.orders.states(self.world.rules, at)
+
+    # -- starting
+
+    def start(self, now: float) -> None:
+        """Take up where the last control process ended, read the inputs and publish.
+
+        RuleErrors or SourceError when there is nothing to serve.
+        """
+        self.store.ensure_secrets()
+        self._salt = self.store.ensure_salt()
+        self.orders.restore(now)
+        root = restored("root", self.publisher.last, self.log) or {}
+        table = self._reader.first_table()
+        read, good = self._reader.first_rules(now)
+        serials = _serials(root)
+        loaded = tested(read, self._inputs(table, read.rules), serials, now, None, good)
+        world = make_world(loaded, self._inputs(table, loaded.rules), serials, now)
+        self.force = self._resumed(world, root, now)
+        self._note_problems()
+        self.publish(self.force, now)
+        self._round = int(now // world.rules.round)
+
+    def _resumed(self, world: World, root: Mapping[str, Any], now: float) -> Force:
+        """Table, decisions and detector of the last root, so that the same answers are given; nominal where there are none."""
+        self.measured.restore(self.store, lambda: _from(Health, self._stored(root, "health")), self.log)
+        self.measured.keep_pace(world.rules.round)
+        table = restored("table", lambda: _from(WanTable, self._stored(root, "table")), self.log)
+        decisions = restored("decisions", lambda: _from(Decisions, self._stored(root, "decisions")), self.log)
+        if table is not None and table.at > now + CLOCK_SKEW:
+            self._refuse(f"the WAN table is dated {table.at - now:.0f} s in the future: check this machine's clock")
+            table = None
+        nothing = estimate(RttStore(world.rules.round))
+        until = float(root.get("fresh_until") or 0.0)
+        taken_at = min(until - world.rules.fresh_for, now) if until and table is not None else 0.0
+        self.measured.sampled_at = max(taken_at, 0.0)
+        force = Force(world, decisions or Decisions({}), table or nothing, self.measured.sampled_at)
+        return self._decided(force, now)
+
+    def _stored(self, root: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
+        name = root.get(kind)
+        return load_arrays(self.publisher.directory / name) if name else None
+
+    # -- rules and tables
+
+    def read_rules(self, now: float) -> World | None:
+        """The rules directory as it is now, compiled; None, counted and told, when nothing in it can be used."""
+        world = self.world
+        try:
+            read = self._reader.rules(now, world.loaded)
+            inputs = self._inputs(world.table, read.rules)
+            loaded = tested(read, inputs, world.serials, now, world.ground, world.loaded)
+            return make_world(loaded, self._inputs(world.table, loaded.rules), world.serials, now, world.ground)
+        except (EdgednsError, OSError) as error:
+            self.counts.reloads_bad += 1
+            self.log(f"{error}\nthe rules stay as they were")
+            return None
+
+    def take_rules(self, world: World | None, now: float) -> bool:
+        """Serve rules that were read; False, and nothing changes, when there are none."""
+        if not self._take(world, now):
+            return False
+        failed = bool(self.world.loaded.failed_zones)
+        self.counts.reloads_bad += failed
+        self.counts.reloads_good += not failed
+        self._note_problems()
+        return True
+
+    def read_table(self, now: float) -> World | None:
+        """The same rules over the ASN table as it is now; None when that can't be used."""
+        world = self.world
+        try:
+            inputs = self._inputs(self._reader.table(), world.rules)
+            return make_world(world.loaded, inputs, world.serials, now, world.ground)
+        except (EdgednsError, OSError) as error:
+            self.log(f"{error}\nthe ASN table stays as it was")
+            return None
+
+    def take_table(self, world: World | None, now: float) -> bool:
+        """Serve from a table that was read; False, and nothing changes, when there is none."""
+        if not self._take(world, now):
+            return False
+        self._reader.keep(self.world.loaded)
+        return True
+
+    def _take(self, world: World | None, now: float) -> bool:
+        if world is None:
+            return False
+        try:
+            self.measured.keep_pace(world.rules.round)
+            self._adopt(self._decided(replace(self.force, world=world), now), now)
+        except EdgednsError as error:
+            self.log(f"not published: {error}")
+            return False
+        return True
+
+    def _inputs(self, table: AsnTable, rules: RuleSet) -> Inputs:
+        pins = self.orders.pins(rules)
+        return Inputs(table, pins, self._salt, self.registry.block, self.publisher.put, self.mapped.sections)
+
+    def _note_problems(self) -> None:
+        loaded = self.world.loaded
+        for problem in loaded.problems:
+            if problem.severity == "error":
+                self.log(str(problem))
+        for name in sorted(loaded.failed_zones):
+            served = "stays as it was" if name in loaded.rules.zones else "is not served"
+            self.log(f"zone {name} has errors and {served}")
+        self._reader.keep(loaded)
+
+    # -- orders
+
+    def completed_order(self, order: Override, now: float) -> Override:
+        """A new order with its id and time; OrderError when it can't be followed."""
+        return self.orders.completed(order, self.world.rules, now)
+
+    def world_with(self, orders: Sequence[Override], now: float) -> World:
+        """The world under these orders: pins are compiled as rules, drains are not in it."""
+        world = self.world
+        pins = self.orders.pins(world.rules, orders)
+        if pins == self.orders.pins(world.rules):
+            return world
+        inputs = replace(self._inputs(world.table, world.rules), pins=pins)
+        return make_world(world.loaded, inputs, world.serials, now, world.ground)
+
+    def take_order(self, order: Override, world: World | None, now: float) -> None:
+        """Follow a completed order at once; `world` has it compiled, None for a drain."""
+        self._change_orders([*self.overrides, order], world, now)
+
+    def drop_order(self, number: str, world: World | None, now: float) -> bool:
+        """End an order; `world` is compiled without it, None for a drain. False when there is none of that id."""
+        left = [one for one in self.overrides if one.id != number]
+        if len(left) == len(self.overrides):
+            return False
+        self._change_orders(left, world, now)
+        return True
+
+    def _change_orders(self, orders: list[Override], world: World | None, now: float) -> None:
+        """Orders never wait: they are kept and published at once. An error leaves those that were there."""
+        before = self.overrides
+        self.orders.replace_with(orders)
+        try:
+            self._adopt(self._decided(replace(self.force, world=world or self.world), now), now)
+        except EdgednsError:
+            self.orders.replace_with(before)
+            raise
+
+    # -- samples and time
+
+    def ingest(self, body: bytes, now: float) -> Outcome:
+        """One body of samples; a failure that it reveals is published at once."""
+        outcome = self.collector.accept(body, now)
+        if outcome.accepted:
+            try:
+                changed = self.measured.take(outcome.accepted, now)
+            except ValueError as error:
+                raise SourceError(f"these samples can't be taken: {error}") from error
+            if changed:
+                self._adopt(self._decided(self.force, now), now)
+        return outcome
+
+    def tick(self, now: float) -> None:
+        """To be called a few times a second: ends overrides, closes rounds, saves."""
+        if self.orders.expire(now):
+            self._adopt(self._decided(self.force, now), now)
+        number = int(now // self.world.rules.round)
+        if number != self._round:
+            self._round = number
+            self.close_round(now)
+        if now - self._saved_at >= SAVE_EVERY:
+            self.save(now)
+
+    def close_round(self, now: float) -> None:
+        """Count the round's samples, estimate, decide and publish what moved."""
+        self.counts.rounds += 1
+        self._heal()
+        force = self.force
+        table = self.measured.close_round(list(self.world.rules.providers), now)
+        wished = self._decided(replace(force, table=table, taken_at=now), now) if table is not None else None
+        if wished is None or not self._is_plausible(wished, now):
+            wished = self._decided(force, now)  # failures are acted upon all the same
+        self._adopt(wished, now)
+
+    def save(self, now: float) -> None:
+        """Keep measurements for the next control process."""
+        self._saved_at = now
+        self.measured.save(self.store)
+
+    def _refuse(self, why: str) -> None:
+        self.counts.refused += 1
+        self.log(f"not published: {why}")
+
+    def _is_plausible(self, wished: Force, now: float) -> bool:
+        try:
+            refuse_implausible(self._facts(wished), now)
+        except PublishRefused as refusal:
+            self._refuse(str(refusal))
+            return False
+        return True
+
+    def _facts(self, wished: Force) -> Facts:
+        """What law 8 looks at. A table that shrank is compared with the last one only while that one is fresh."""
+        force, rules = self.force, self.world.rules
+        weights = observed(metrics.read_networks(self.run, self.world.ground.key), self.world.ground.atoms)
+        return Facts(
+            measured_at=wished.table.at,
+            rows=len(wished.table.keys),
+            last_rows=len(force.table.keys) if wished.taken_at - force.taken_at < rules.fresh_for else 0,
+            moved=moved_share(force.decisions, wished.decisions, weights),
+            limit=rules.max_moved_share,
+            oldest=rules.fresh_for,
+        )
+
+    def _decided(self, force: Force, now: float) -> Force:
+        return replace(force, decisions=self._decide(force, now, now))
+
+    def _decide(self, force: Force, now: float, at: float) -> Decisions:
+        """What follows now from a world and table, going on from the decisions in it; with drains as they are `at` a time."""
+        rules, before = force.world.rules, force.decisions
+        if before.table_at > now + CLOCK_SKEW:  # the clock was set back; no table would ever be newer
+            before = replace(before, table_at=0.0)
+        ttl = max((record.ttl for zone in rules.zones.values() for record in zone.records), default=0)
+        columns, states = force.world.compiled.columns, self.orders.states(rules, at)
+        return decide(columns, rules.providers, states, force.table, self.measured.health, before, now, ttl)
+
+    # -- publishing
+
+    def _adopt(self, force: Force, now: float) -> None:
+        """Publish, then go over to it; when publishing fails, what was in force stays in force."""
+        self.publish(force, now)
+        before, self.force = self.force, force
+        self._note_moves(before.decisions, now)
+
+    def publish(self, force: Force, now: float) -> None:
+        """Swap root if anything in it would differ; otherwise nothing is written."""
+        world, last = force.world, self.publisher.root or {}
+        until = fresh_until(force.taken_at, world.rules.fresh_for, float(last.get("fresh_until") or 0.0), now)
+        later = partial(self._decide, force, now)
+        schedule = self._scheduler.schedule(force, until, self.orders.drain_ends(now), later, now)
+        facts = (world.ground.name, world.base_name, schedule, until, tuple(world.serials.items()))
+        if facts == self._published:
+            return
+        extra = {
+            "table": self._scheduler.evidence("table", force.table.to_sections()),
+            "decisions": self._scheduler.evidence("decisions", force.decisions.to_sections()),
+            "health": self._scheduler.evidence("health", self.measured.health.to_sections()),
+            "zones": {name: asdict(serial) for name, serial in world.serials.items()},
+            "providers": self.orders.states(world.rules, now),
+        }
+        self.publisher.publish(Root(world.ground.name, world.base_name, schedule, now, until, extra))
+        self.counts.publishes += 1
+        self._published = facts
+
+    def _heal(self) -> None:
+        """Have files written again that somebody deleted or damaged: a new worker needs them all."""
+        damaged = self.publisher.damaged()
+        if not damaged:
+            return
+        self.log(f"published files are missing or damaged and are written again: {', '.join(sorted(damaged))}")
+        self.run.mkdir(parents=True, exist_ok=True)
+        self.publisher.put("base", self.world.compiled.content)
+        if self.world.ground.name in damaged:
+            self.publisher.put("atoms", atoms_file(self.world.ground.atoms), self.world.ground.key)
+        self._published = ()
+
+    def sweep(self, in_use: set[int]) -> None:
+        """Delete published files that no worker can still read; `in_use` are the serials that they serve."""
+        if all(serial == self.serial for serial in in_use):
+            self.publisher.sweep()
+            metrics.drop_networks(self.run, [self.world.ground.key])
+
+    def _note_moves(self, before: Decisions, now: float) -> None:
+        """Keep what moved for those who watch, and say it in one line."""
+        world = self.world
+        moved = moves(before, self.force.decisions)
+        entries = told(moved, world.rules, world.ground.atoms, world.table.names, now)[:MOVES_KEPT] if moved else []
+        self.recent.extend(reversed(entries))
+        if entries:
+            first = entries[0]
+            said = f"{first['network']}: {first['before']} -> {first['after']} ({first['reason'].lower()})"
+            self.log(f"serial {self.serial}: {len(moved)} rows moved; {said}")
+
+    def note(self, kind: str, text: str, now: float) -> dict[str, Any]:
+        """Keep what somebody told about the world, to be shown beside what moved."""
+        self.notes.append({"at": now, "kind": kind, "text": text})
+        return self.notes[-1]
+
+    # -- looking
+
+    def snapshot(self) -> Snapshot:
+        """What is published now, opened as a worker opens it."""
+        root = self.publisher.root
+        if root is None:
+            raise SourceError("nothing is published yet")
+        if self._opened is None or self._opened.serial != root["serial"]:
+            self._opened = self.mapped.snapshot(root)
+        return self._opened
+
+    def evidence(self, now: float) -> Evidence:
+        """What the published snapshot was decided from."""
+        force = self.force
+        rules, columns = force.world.rules, force.world.compiled.columns
+        return Evidence(rules.providers, self.states(now), columns, force.table, self.measured.health, force.world.table.names)
+
+    # -- what the collector asks
+
+    def _network_of(self, address: bytes) -> NetworkKey | None:
+        atoms = self.world.ground.sections
+        family, value, _ = lookup.client_key(address, False)
+        network = atoms["network"][lookup.walk(atoms["index4"], atoms["index6"], family, value)]
+        return self.world.ground.atoms.network_key(network) if network else None
+
+    def _network_of_asn(self, number: int, family: Family) -> NetworkKey | None:
+        return NetworkKey(number) if number in self.world.ground.asns else None
+
+    def _knows_provider(self, name: str) -> bool:
+        return name in self.world.rules.providers
+
+    def _knows_zone(self, name: str) -> bool:
+        return name in self.world.rules.zones
+
+
+def _serials(root: Mapping[str, Any]) -> dict[str, Serial]:
+    """The zones' SOA serials as a root has them; none where it has nothing of the kind."""
+    try:
+        return {name: Serial(int(one["serial"]), str(one["digest"])) for name, one in root.get("zones", {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _from(kind: Any, sections: dict[str, Any] | None) -> Any:
+    return None if sections is None else kind.from_sections(sections)

@@ -1,0 +1,73 @@
+"""What probes taught: histograms and failure detection, taken up again by the next control process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from edgedns.errors import EdgednsError
+from edgedns.model import RttSample
+from edgedns.steer.health import Health
+from edgedns.steer.rtt import RttStore
+from edgedns.steer.wan import WanTable, estimate
+from edgedns.store.local import LocalStore
+
+STALE_ROUNDS = 2
+AHEAD = 60.0
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Measured:
+    """Histograms, the detector, and when samples last came (Unix seconds, 0: never)."""
+
+    rtt: RttStore = field(default_factory=RttStore)
+    health: Health = field(default_factory=Health)
+    sampled_at: float = 0.0
+    _changes: int = 0
+
+    def take(self, samples: Sequence[RttSample], now: float) -> bool:
+        """Take samples; True when they revealed a failure or its end."""
+        for batch in self.health.observe(samples):
+            self.rtt.observe_columns(batch)
+        self.sampled_at = now
+        changed = self.health.changes != self._changes
+        self._changes = self.health.changes
+        return changed
+
+    def keep_pace(self, period: float) -> None:
+        """Rounds of `period` seconds from now on; histograms of other rounds can't be gone on with."""
+        if self.rtt.round_seconds != period:
+            self.rtt = RttStore(period)
+
+    def close_round(self, providers: Sequence[str], now: float) -> WanTable | None:
+        """The table of the round that ends; None while no samples come, since the table in force must not fade away."""
+        period = self.rtt.round_seconds
+        if now - self.sampled_at > STALE_ROUNDS * period:
+            return None
+        if self.rtt.round * period > now + AHEAD:  # the clock was set back: rounds would stand still until it catches up
+            self.rtt = RttStore(period)
+        self.rtt.close_round(now)
+        return estimate(self.rtt, only=list(providers))
+
+    def save(self, store: LocalStore) -> None:
+        """Keep the histograms; the detector is published with each root that it made."""
+        store.save_arrays("rtt", self.rtt.to_sections())
+
+    def restore(self, store: LocalStore, health: Callable[[], Health | None], log: Callable[[str], None]) -> None:
+        """Take up what was saved, and the detector as `health` has it; what can't be read begins anew."""
+        sections = restored("histograms", lambda: store.load_arrays("rtt"), log)
+        if sections is not None:
+            self.rtt = restored("histograms", lambda: RttStore.from_sections(sections), log) or self.rtt
+        self.health = restored("health", health, log) or self.health
+        self._changes = self.health.changes
+
+
+def restored(what: str, load: Callable[[], T | None], log: Callable[[str], None]) -> T | None:
+    """What `load` gives; None, and a line in the log, when it can't be read."""
+    try:
+        return load()
+    except EdgednsError as error:
+        log(f"{what}: {error}")
+        return None
