@@ -1,0 +1,113 @@
+"""Response rate limiting, by the clock it is given."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+import dns.edns
+import dns.flags
+import dns.message
+import pytest
+
+from edgedns.engine.limit import State, Terms, Verdict, limit, truncated
+
+TERMS = Terms(rate=10, slip=2)
+
+
+def exchange(name: str = "www.example.net", rcode: int = 0, answer: bool = True, cookie: bytes = b"") -> tuple[bytes, bytes]:
+    query = dns.message.make_query(name, "A")
+    if cookie:
+        query.use_edns(0, 0, 1232, options=[dns.edns.GenericOption(dns.edns.OptionType.COOKIE, cookie)])
+    reply = dns.message.make_response(query)
+    if cookie:
+        reply.use_edns(0, 0, 1232, options=[dns.edns.GenericOption(dns.edns.OptionType.COOKIE, cookie)])
+    reply.set_rcode(rcode)
+    if answer:
+        reply.answer.append(dns.rrset.from_text(f"{name}.", 30, "IN", "A", "192.0.2.1"))
+    return query.to_wire(), reply.to_wire()
+
+
+CLIENT = bytes((192, 0, 2, 1))
+
+
+def run(
+    state: State, count: int, start: float, per_second: float, client: bytes = CLIENT, **exchanged: Any
+) -> list[Verdict]:
+    packet, reply = exchange(**exchanged)
+    return [limit(TERMS, state, packet, reply, client, start + i / per_second) for i in range(count)]
+
+
+def test_under_the_rate_everything_is_sent() -> None:
+    assert set(run(State(), 100, 1000.0, 9.0)) == {Verdict.SEND}
+
+
+def test_over_the_rate_half_slips_and_half_is_dropped() -> None:
+    verdicts = run(State(), 1000, 1000.0, 1000.0)
+    assert verdicts.count(Verdict.SEND) in range(10, 22)
+    assert abs(verdicts.count(Verdict.SLIP) - verdicts.count(Verdict.DROP)) <= 1
+
+
+def test_a_flood_owes_and_then_is_forgiven() -> None:
+    state = State()
+    run(state, 1000, 1000.0, 1000.0)
+    assert run(state, 1, 1002.0, 1.0) != [Verdict.SEND]
+    assert run(state, 1, 1012.0, 1.0) == [Verdict.SEND]
+
+
+def test_neighbours_share_a_prefix_and_strangers_do_not() -> None:
+    state = State()
+    run(state, 1000, 1000.0, 1000.0)
+    assert run(state, 1, 1001.0, 1.0, client=bytes((192, 0, 2, 77))) != [Verdict.SEND]
+    assert run(state, 1, 1001.0, 1.0, client=bytes((198, 51, 100, 1))) == [Verdict.SEND]
+
+
+def test_another_question_is_another_outcome() -> None:
+    state = State()
+    run(state, 1000, 1000.0, 1000.0)
+    assert run(state, 1, 1001.0, 1.0, name="img.example.net") == [Verdict.SEND]
+
+
+def test_random_names_are_one_outcome() -> None:
+    state, verdicts = State(), []
+    for i in range(200):
+        packet, reply = exchange(f"x{i}.example.net", rcode=3, answer=False)
+        verdicts.append(limit(TERMS, state, packet, reply, bytes(16), 1000.0 + i / 1000))
+    assert verdicts.count(Verdict.SEND) < 15
+
+
+def test_a_valid_cookie_is_exempt() -> None:
+    verdicts = run(State(), 500, 1000.0, 1000.0, cookie=bytes(range(24)))
+    assert set(verdicts) == {Verdict.SEND}
+
+
+def test_a_client_cookie_alone_is_not() -> None:
+    query, reply = exchange(cookie=bytes(8))
+    other = exchange(cookie=bytes(8) + bytes(range(16)))[1]
+    state = State()
+    assert Verdict.DROP in [limit(TERMS, state, query, other, bytes(4), 1000.0) for _ in range(100)]
+    assert reply != other
+
+
+def test_exempt_prefixes() -> None:
+    terms = Terms(rate=1, exempt=(ip_network("127.0.0.0/8"), ip_network("::1/128")))
+    packet, reply = exchange()
+    state = State()
+    assert {limit(terms, state, packet, reply, bytes((127, 0, 0, 1)), 1000.0) for _ in range(50)} == {Verdict.SEND}
+    assert Verdict.DROP in {limit(terms, state, packet, reply, bytes((192, 0, 2, 1)), 1000.0) for _ in range(50)}
+
+
+def test_no_rate_is_no_limit() -> None:
+    packet, reply = exchange()
+    assert {limit(Terms(), State(), packet, reply, bytes(4), 0.0) for _ in range(1000)} == {Verdict.SEND}
+
+
+@pytest.mark.parametrize("name", ["www.example.net", "a." * 100 + "example.net"])
+def test_a_truncated_reply_is_a_question_with_tc(name: str) -> None:
+    packet, reply = exchange(name)
+    cut = truncated(reply)
+    read = dns.message.from_wire(cut)
+    assert read.flags & dns.flags.TC
+    assert read.id == dns.message.from_wire(packet).id
+    assert not read.answer
+    assert len(cut) <= len(packet)
