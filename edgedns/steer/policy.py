@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,20 +28,29 @@ class World:
     health: Health
     now: float
     pace: Pace
+    failing: Collection[tuple[str, Family]] = ()
 
     def arms(self, names: Sequence[str], family: Family) -> tuple[str, ...]:
         """Those that have an address of the family; a name that is no provider is plain anycast's or nothing."""
         return tuple(n for n in dict.fromkeys(names) if n in self.providers and self.providers[n].addresses(family))
 
     def declared_up(self, name: str) -> bool:
-        """Neither drained nor down by declaration, order or check."""
+        """Neither drained nor down by declaration or order."""
         return self.states.get(name, self.providers[name].state) == "up"
+
+    def up(self, arms: Sequence[str], family: Family) -> tuple[str, ...]:
+        """Arms that are declared up and whose check over the family doesn't fail. Where there is none, `all_down` speaks."""
+        return tuple(name for name in arms if self.declared_up(name) and (name, family) not in self.failing)
+
+    def standing(self, arms: Sequence[str], family: Family) -> tuple[str, ...]:
+        """Those that are up. Failing open: those that only checks took away, since they never take the last one; else all."""
+        return self.up(arms, family) or tuple(name for name in arms if self.declared_up(name)) or tuple(arms)
 
     def usable(self, arms: Sequence[str], family: Family) -> tuple[str, ...]:
         """Arms that may serve. Silence (an automatic event) never takes the last one away (law 8)."""
-        up = tuple(name for name in arms if self.declared_up(name))
-        heard = tuple(name for name in up if not self.health.provider_down(name, family))
-        return heard or up
+        standing = self.standing(arms, family)
+        heard = tuple(name for name in standing if not self.health.provider_down(name, family))
+        return heard or standing
 
 
 def decide(
@@ -54,16 +63,18 @@ def decide(
     now: float,
     ttl: float,
     pace: Pace | None = None,
+    failing: Collection[tuple[str, Family]] = (),
 ) -> Decisions:
     """What to answer in each column, going on from earlier decisions.
 
-    `states` overrides a provider's declared state (drains, checks). Failures act at every call; measured moves only when
-    `table` is of a later round than the one decided on last, so that calls between rounds do no harm.
+    `states` overrides a provider's declared state (drains); `failing` are those whose check fails, by family. Failures act
+    at every call; measured moves only when `table` is of a later round than the one decided on last, so that calls between
+    rounds do no harm.
     """
     before = decisions.columns if decisions else {}
     fresh = decisions is None or table.at > decisions.table_at
     pace = (pace or Pace()).at(now, ttl, fresh)
-    world = World(providers, states, table, health, now, pace)
+    world = World(providers, states, table, health, now, pace, failing)
     decided = {column: _decide_column(column, world, before.get(column) or _kin(column, before)) for column in columns}
     return Decisions(decided, table.at, now)
 
@@ -82,7 +93,7 @@ def _decide_column(column: Column, world: World, before: ColumnDecisions | None)
     if not arms:
         nothing = Ranking((), Reason.NOMINAL, down="nodata")
         return ColumnDecisions(column, nothing, nothing)
-    if not any(world.declared_up(name) for name in arms) and column.all_down.policy != "fail-open":
+    if not world.up(arms, column.family) and column.all_down.policy != "fail-open":
         return _all_down(column, world, before)
     if isinstance(column.action, Wan):
         return _decide_wan(column, world, arms, before)
@@ -101,7 +112,7 @@ def _names(column: Column) -> tuple[str, ...]:
 
 
 def _all_down(column: Column, world: World, before: ColumnDecisions | None) -> ColumnDecisions:
-    """Every arm is drained or down, and the rule asks for something else than staying open."""
+    """Every arm is drained or down, by declaration or check, and the rule asks for something else than staying open."""
     use = world.arms((column.all_down.use,), column.family)
     if column.all_down.policy == "use" and use:
         ranking = Ranking(use, Reason.ALL_DOWN)
@@ -116,9 +127,9 @@ def _all_down(column: Column, world: World, before: ColumnDecisions | None) -> C
 
 def _decide_fixed(column: Column, world: World, arms: tuple[str, ...], before: ColumnDecisions | None) -> ColumnDecisions:
     """Pin, weighted and failover: rows exist only where a network's health tells it from the level above."""
-    usable = world.usable(arms, column.family) or arms
+    usable = world.usable(arms, column.family)
     default = _fixed(column, world, arms, usable)
-    nominal = _fixed(column, world, arms, tuple(a for a in arms if world.declared_up(a)) or arms)
+    nominal = _fixed(column, world, arms, world.standing(arms, column.family))
     if isinstance(column.action, Pin):
         return ColumnDecisions(column, default, nominal)
     rows = world.health.rows_known()
@@ -136,7 +147,7 @@ def _decide_fixed(column: Column, world: World, arms: tuple[str, ...], before: C
 def _fixed(column: Column, world: World, arms: tuple[str, ...], up: tuple[str, ...]) -> Ranking:
     """The ranking of a pin, weighted or failover rule when these of its arms are up."""
     action = column.action
-    opened = not any(world.declared_up(name) for name in arms)
+    opened = not world.up(arms, column.family)
     if isinstance(action, Pin):
         return Ranking(arms, Reason.PINNED)
     if isinstance(action, Weighted):
@@ -169,12 +180,13 @@ def _since(before: ColumnDecisions | None, keys: Keys, first: Ints, arms: Sequen
 
 def _decide_wan(column: Column, world: World, arms: tuple[str, ...], before: ColumnDecisions | None) -> ColumnDecisions:
     assert isinstance(column.action, Wan)
-    opened = not any(world.declared_up(name) for name in arms)
-    usable = world.usable(arms, column.family) or arms
-    declared = tuple(name for name in arms if world.declared_up(name)) or arms
+    opened = not world.up(arms, column.family)
+    usable = world.usable(arms, column.family)
+    declared = world.standing(arms, column.family)
     failed = Reason.NOMINAL if usable[0] == arms[0] else Reason.FAILED_OVER
     default = Ranking(usable, Reason.ALL_DOWN if opened else failed)
-    nominal = Ranking(declared, Reason.ALL_DOWN if opened else Reason.NOMINAL)
+    stands_in = Reason.NOMINAL if declared[0] == arms[0] else Reason.FAILED_OVER
+    nominal = Ranking(declared, Reason.ALL_DOWN if opened else stands_in)
     before = before if before is not None and before.arms == arms else None
     pace = world.pace if before is not None else world.pace.at(world.now, world.pace.ttl, True)
     keys, source = _wan_keys(column, world, arms, usable, before)
