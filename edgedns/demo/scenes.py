@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
+from zlib import crc32
 
 from edgedns.demo.board import Spot
 from edgedns.demo.networks import networks
@@ -14,8 +15,9 @@ PASTED = 3
 
 
 def spots() -> list[Spot]:
-    """All networks, each with the client subnet that a resolver would send for it."""
-    return [Spot(network, str(ip_network(f"{network.address}/24", strict=False))) for network in networks()]
+    """All networks in mixed order, each with the client subnet that a resolver would send for it."""
+    found = [Spot(network, str(ip_network(f"{network.address}/24", strict=False))) for network in networks()]
+    return sorted(found, key=lambda spot: crc32(spot.subnet.encode()))
 
 
 def candidates(script: Script, among: Sequence[Spot]) -> list[list[Spot]]:

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-STEP = 2.0
-KEPT = 450
+STEP = 4.0
+KEPT = 225
 
 
 class History:

@@ -18,6 +18,7 @@ from edgedns.web.history import History
 HERE = Path(__file__).parent
 MOVES_SHOWN = 40
 NOTES_SHOWN = 6
+DIGS_SHOWN = 3
 COLOURS = 8
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 # Nothing from elsewhere, nothing inline, nobody's frame.
@@ -99,7 +100,7 @@ class Pages:
         return {
             "status": status, "moves": moves[:MOVES_SHOWN], "levels": levels, "colour": _colours(status),
             "notes": status["notes"][-NOTES_SHOWN:][::-1], "queries": sum(status["queries"].values()),
-            "rates": self._latest_rates(),
+            "rates": self._latest_rates(), "digs": _latest(moves, DIGS_SHOWN),
         }  # fmt: skip
 
     def _latest_rates(self) -> dict[str, float]:
@@ -124,6 +125,15 @@ def _with_dig(status: Json, move: Json) -> dict[str, Any]:
     subnet = str(ip_network(f"{move['address']}/{48 if ':' in move['address'] else 24}", strict=False))
     name = move["name"].replace("*", "any", 1)
     return {**move, "name": name, "dig": _dig(status, name, subnet, move["type"])}
+
+
+def _latest(moves: Sequence[Json], most: int) -> list[Json]:
+    """The moves with a line to paste, one for each network, the latest first."""
+    by_network: dict[str, Json] = {}
+    for move in moves:
+        if move["dig"]:
+            by_network.setdefault(move["network"], move)
+    return list(by_network.values())[:most]
 
 
 def _dig(status: Json, name: str, subnet: str | None, rtype: str) -> str:

@@ -9,15 +9,18 @@ let notes = [];
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+const clock = (at) => new Date(at * 1000).toISOString().slice(11, 19); // UTC, as everywhere on the page
+
 function options(names, places) {
-  const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+  const font = "12px system-ui, sans-serif";
+  const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font };
   return {
     width: plotAt.clientWidth,
     height: plotAt.clientHeight - 40,
     scales: { y: { range: (u, low, high) => [0, Math.max(1, high * 1.1)] } },
-    axes: [axis, { ...axis, size: 40 }],
+    axes: [{ ...axis, space: 80, values: (u, ticks) => ticks.map(clock) }, { ...axis, size: 40 }],
     series: [
-      {},
+      { label: "UTC", value: (u, at) => (at == null ? "–" : clock(at)) },
       ...names.map((name) => ({
         label: name, stroke: colour("--p" + places[name]), width: 1.5, points: { show: false },
         value: (u, v) => (v == null ? "–" : v.toFixed(1)),
