@@ -57,7 +57,7 @@ async def check_once(check: Check, address: bytes) -> Result:
     except NotHttp:
         return Result(False, "no HTTP answer")
     except ssl.SSLError as error:
-        return Result(False, f"TLS: {getattr(error, "reason", None) or error}")
+        return Result(False, f"TLS: {getattr(error, 'reason', None) or error}")
     except OSError as error:
         return Result(None if error.errno in OURS else False, os.strerror(error.errno) if error.errno else str(error))
     except Exception as error:  # a fault of ours says nothing about the address
