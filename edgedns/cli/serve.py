@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import click
 
@@ -21,12 +22,14 @@ from edgedns.cli.watch import Watch
 from edgedns.config import Settings
 from edgedns.control import Control, Paths
 from edgedns.errors import EdgednsError
+from edgedns.probe.check import Checker, Result
 from edgedns.publish import read_root
 from edgedns.serve import admin
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import Mapped, engine_name
 from edgedns.serve.guard import Refused
 from edgedns.serve.workers import Workers
+from edgedns.steer.checks import Target, targets_of
 from edgedns.store.local import require_writable
 from edgedns.web.history import STEP
 from edgedns.web.pages import Pages
@@ -35,6 +38,7 @@ TICK = 0.25
 POLL = 0.1
 LOOK = 0.15
 SWEEP = 30.0
+RETRY = 1.0
 
 
 @click.command("serve")
@@ -125,11 +129,13 @@ class Server:
     async def _until(self, stop: asyncio.Event) -> None:
         """Run the loops until told to stop, then save."""
         control, call = self.control, self.turns.call
+        checker = Checker(lambda: targets_of(control.world.rules.providers), self._checked, Random())
         loops = [
             self._every(TICK, "tick", lambda: call(control.tick, time.time())),
             self._every(POLL, "workers", lambda: asyncio.to_thread(self.workers.poll)),
             self._every(SWEEP, "sweep", lambda: call(control.sweep, set(self.workers.serials()))),
             self._every(LOOK, "reload", self._reload_what_changed),
+            self._every(RETRY, "checks", checker.run),
         ]
         if self.pages is not None:
             loops.append(self._every(STEP, "page", partial(self._look, self.pages)))
@@ -140,6 +146,12 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(EdgednsError):
             await call(control.save, time.time())
+
+    async def _checked(self, target: Target, result: Result) -> None:
+        try:
+            await self.turns.call(self.control.take_check, target, result.good, result.note, time.time())
+        except EdgednsError as error:
+            say(str(error))
 
     @staticmethod
     async def _look(pages: Pages) -> None:

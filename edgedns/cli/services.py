@@ -193,6 +193,7 @@ def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]
                 "state": states[name],
                 "down4": health.provider_down(name, 4),
                 "down6": health.provider_down(name, 6),
+                "checks": control.checks.told(name),
             }
             for name, provider in control.world.rules.providers.items()
         ],
@@ -220,3 +221,6 @@ def families(control: Control, workers: Workers, now: float) -> Iterable[Family]
     yield Family("edgedns_wan_rows", "Rows of the WAN table, levels included.", "gauge", (), [((), rows)])
     up = [((name,), float(state == "up")) for name, state in control.states(now).items()]
     yield Family("edgedns_provider_up", "1 unless a provider is drained or declared down.", "gauge", ("provider",), up)
+    checked, failing = control.checks.checked, control.checks.failing
+    good = [((name, "1" if family == 4 else "2"), float((name, family) not in failing)) for name, family in sorted(checked)]
+    yield Family("edgedns_provider_check", "1 while a provider's check is good.", "gauge", ("provider", "family"), good)

@@ -26,6 +26,7 @@ from edgedns.probe.collector import Collector, Outcome
 from edgedns.publish import CLOCK_SKEW, Facts, Publisher, Root, refuse_implausible
 from edgedns.serve.current import Mapped
 from edgedns.steer.asn import AsnTable
+from edgedns.steer.checks import Checks, Target
 from edgedns.steer.decisions import Decisions, moves
 from edgedns.steer.health import Health
 from edgedns.steer.policy import decide
@@ -70,6 +71,7 @@ class Control:
         self.mapped = Mapped(paths.state / "published")
         self.orders = Orders(self.store, log)
         self.measured = Measured()
+        self.checks = Checks()
         self.collector = Collector(self._network_of, self._network_of_asn, self._knows_provider, self._knows_zone)
         self.counts = Counts()
         self.recent: deque[dict[str, Any]] = deque(maxlen=MOVES_KEPT)
@@ -129,6 +131,8 @@ class Control:
         """Table, decisions and detector of the last root, so that the same answers are given; nominal where there are none."""
         self.measured.restore(self.store, lambda: _from(Health, self._stored(root, "health")), self.log)
         self.measured.keep_pace(world.rules.round)
+        self.checks = restored("checks", lambda: _checks(root), self.log) or Checks()
+        self.checks.follow(world.rules.providers)
         table = restored("table", lambda: _from(WanTable, self._stored(root, "table")), self.log)
         decisions = restored("decisions", lambda: _from(Decisions, self._stored(root, "decisions")), self.log)
         if table is not None and table.at > now + CLOCK_SKEW:
@@ -192,6 +196,7 @@ class Control:
             return False
         try:
             self.measured.keep_pace(world.rules.round)
+            self.checks.follow(world.rules.providers)
             self._adopt(self._decided(replace(self.force, world=world), now), now)
         except EdgednsError as error:
             self.log(f"not published: {error}")
@@ -263,6 +268,15 @@ class Control:
                 self._adopt(self._decided(self.force, now), now)
         return outcome
 
+    def take_check(self, target: Target, good: bool | None, note: str, now: float) -> None:
+        """One result of a provider's `check:`; what it tips is said, and published at once."""
+        change = self.checks.observe(target, good, note, now)
+        if change is None:
+            return
+        self.log(change.text)
+        if change.down is not None:
+            self._adopt(self._decided(self.force, now), now)
+
     def tick(self, now: float) -> None:
         """To be called a few times a second: ends overrides, closes rounds, saves."""
         if self.orders.expire(now):
@@ -325,7 +339,8 @@ class Control:
             before = replace(before, table_at=0.0)
         ttl = max((record.ttl for zone in rules.zones.values() for record in zone.records), default=0)
         columns, states = force.world.compiled.columns, self.orders.states(rules, at)
-        return decide(columns, rules.providers, states, force.table, self.measured.health, before, now, ttl)
+        health, failing = self.measured.health, self.checks.failing
+        return decide(columns, rules.providers, states, force.table, health, before, now, ttl, failing=failing)
 
     # -- publishing
 
@@ -341,7 +356,7 @@ class Control:
         until = fresh_until(force.taken_at, world.rules.fresh_for, float(last.get("fresh_until") or 0.0), now)
         later = partial(self._decide, force, now)
         schedule = self._scheduler.schedule(force, until, self.orders.drain_ends(now), later, now)
-        facts = (world.ground.name, world.base_name, schedule, until, tuple(world.serials.items()))
+        facts = (world.ground.name, world.base_name, schedule, until, tuple(world.serials.items()), self.checks.failing)
         if facts == self._published:
             return
         extra = {
@@ -350,6 +365,7 @@ class Control:
             "health": self._scheduler.evidence("health", self.measured.health.to_sections()),
             "zones": {name: asdict(serial) for name, serial in world.serials.items()},
             "providers": self.orders.states(world.rules, now),
+            "checks": self.checks.to_json(),
         }
         self.publisher.publish(Root(world.ground.name, world.base_name, schedule, now, until, extra))
         self.counts.publishes += 1
@@ -404,7 +420,8 @@ class Control:
         """What the published snapshot was decided from."""
         force = self.force
         rules, columns = force.world.rules, force.world.compiled.columns
-        return Evidence(rules.providers, self.states(now), columns, force.table, self.measured.health, force.world.table.names)
+        table, names = force.table, force.world.table.names
+        return Evidence(rules.providers, self.states(now), columns, table, self.measured.health, names, self.checks.failing)
 
     # -- what the collector asks
 
@@ -430,6 +447,13 @@ def _serials(root: Mapping[str, Any]) -> dict[str, Serial]:
         return {name: Serial(int(one["serial"]), str(one["digest"])) for name, one in root.get("zones", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return {}
+
+
+def _checks(root: Mapping[str, Any]) -> Checks:
+    try:
+        return Checks.from_json(root.get("checks") or [])
+    except ValueError as error:
+        raise SourceError(str(error)) from error
 
 
 def _from(kind: Any, sections: dict[str, Any] | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from math import isfinite
@@ -14,7 +14,21 @@ from edgedns.dns.edns import ClientSubnet, Edns
 from edgedns.dns.message import RR, Query
 from edgedns.engine.answer import UDP_PAYLOAD, Steered, answer
 from edgedns.engine.snapshot import Snapshot
-from edgedns.model import Action, Choice, Estimate, Failover, NetworkKey, Pin, Prefix, Provider, Reason, State, Wan, Weighted
+from edgedns.model import (
+    Action,
+    Choice,
+    Estimate,
+    Failover,
+    Family,
+    NetworkKey,
+    Pin,
+    Prefix,
+    Provider,
+    Reason,
+    State,
+    Wan,
+    Weighted,
+)
 from edgedns.steer.decisions import Column
 from edgedns.steer.health import Health
 from edgedns.steer.wan import WanTable
@@ -22,7 +36,10 @@ from edgedns.steer.wan import WanTable
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a snapshot was decided from. `names` are those of ASNs; `columns` in the order of the base file."""
+    """What a snapshot was decided from. `names` are those of ASNs; `columns` in the order of the base file.
+
+    `failing` are the (provider, family) whose check fails.
+    """
 
     providers: Mapping[str, Provider]
     states: Mapping[str, State]
@@ -30,6 +47,7 @@ class Evidence:
     table: WanTable
     health: Health
     names: Mapping[int, str]
+    failing: Collection[tuple[str, Family]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +180,8 @@ def _loss(
         return f"it has no IPv{column.family} address"
     if state != "up":
         return "drained" if state == "drain" else "declared down"
+    if (name, column.family) in evidence.failing:
+        return f"its check fails over IPv{column.family}"
     if health == "down":
         return "its probes of this network are lost"
     mine, best = estimates.get(name), estimates.get(choice.provider)

@@ -135,23 +135,18 @@ class Checker:
         self._report = report
         self._dice = dice
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._running: dict[Target, tuple[Check, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
         """For ever; follows what `wanted` gives within half a second."""
+        running: dict[Target, tuple[Check, asyncio.Task[None]]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
-                self._follow(self._wanted(), group)
+                wanted = self._wanted()
+                for target in [one for one, (check, _) in running.items() if wanted.get(one) != check]:
+                    running.pop(target)[1].cancel()
+                for target in wanted.keys() - running.keys():
+                    running[target] = wanted[target], group.create_task(self._repeat(target, wanted[target]))
                 await asyncio.sleep(LOOK_EVERY)
-
-    def _follow(self, wanted: Mapping[Target, Check], group: asyncio.TaskGroup) -> None:
-        for target, (check, task) in list(self._running.items()):
-            if wanted.get(target) != check:
-                task.cancel()
-                del self._running[target]
-        for target, check in wanted.items():
-            if target not in self._running:
-                self._running[target] = check, group.create_task(self._repeat(target, check))
 
     async def _repeat(self, target: Target, check: Check) -> None:
         clock = asyncio.get_running_loop().time

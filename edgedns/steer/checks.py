@@ -32,17 +32,17 @@ class Target(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A provider's family that went down or came back, and the result that tipped it."""
+    """A provider's family that went down, came back, or (None) can't be checked from here, and the result that says so."""
 
     provider: str
     family: Family
-    down: bool
+    down: bool | None
     note: str
 
     @property
     def text(self) -> str:
         """As the log says it."""
-        state = "is down" if self.down else "is up again"
+        state = {True: "is down", False: "is up again", None: "can't be checked from here"}[self.down]
         return f"check: {self.provider} {state} over IPv{self.family}: {self.note}"
 
 
@@ -78,12 +78,18 @@ class Checks:
         self._checks = targets_of(providers)
         self._standing = {target: self._standing.get(target) or Standing() for target in self._checks}
 
-    def observe(self, target: Target, good: bool, note: str, at: float) -> Change | None:
-        """Count one result (`at` in Unix seconds); the Change where it tips the provider's family. None for unknown targets."""
+    def observe(self, target: Target, good: bool | None, note: str, at: float) -> Change | None:
+        """Count one result (`at` in Unix seconds); the Change where it tips the provider's family.
+
+        `good` None, that this host could not ask, counts nothing and is told once. Unknown targets count nothing.
+        """
         check = self._checks.get(target)
         if check is None:
             return None
         standing = self._standing[target]
+        if good is None:
+            known, standing.note = standing.note, note
+            return Change(target.provider, target.family, None, f"{target.text}: {note}") if known != note else None
         standing.checked, standing.note = at, note
         standing.against = standing.against + 1 if good == standing.down else 0
         if standing.against < (check.up_after if standing.down else check.down_after):

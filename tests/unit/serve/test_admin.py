@@ -109,7 +109,12 @@ class Control:
             **{key: [] for key in ("serials", "names", "failed_zones", "moves", "notes", "listen")},
             **{key: {} for key in ("zones", "queries", "samples")},
             **dict.fromkeys(("serial", "rows", "overrides"), self.serial),
-            "providers": [{"name": "alder", "addresses": ["192.0.2.10"], "state": "up", "down4": False, "down6": False}],
+            "providers": [
+                {
+                    "name": "alder", "addresses": ["192.0.2.10"], "state": "up", "down4": False, "down6": False,
+                    "checks": [{"address": "192.0.2.10", "down": False, "checked": None, "note": ""}],
+                }
+            ],
         }
 
 
