@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgedns.errors import SourceError
 from edgedns.model import Action, AllDown, Failover, Family, NetworkKey, Pin, Reason, Wan, Weighted
+from edgedns.steer.capacity import Offer, Prices, Splits
 from edgedns.steer.rows import (
     KEY,
     Floats,
@@ -65,7 +66,8 @@ class ColumnDecisions:
 
     A mapped network takes the nearest row at or above its own key. `default` is for networks that have none and for unmapped
     space; `nominal` holds once the snapshot is no longer fresh. `hold` is the switching state of each row of a wan
-    column (provider numbers index `arms`), empty for other actions.
+    column (provider numbers index `arms`), empty for other actions. Under caps, `splits` are the rows that each plan names
+    itself, by what it takes to be up, and `offer` what the next plan is made from (not stored).
     """
 
     column: Column
@@ -77,6 +79,8 @@ class ColumnDecisions:
     since: Floats = field(default_factory=lambda: np.zeros(0))
     arms: tuple[str, ...] = ()
     hold: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, dtype=HOLD))
+    splits: Mapping[tuple[str, ...], Splits] = field(default_factory=dict)
+    offer: Offer | None = None
 
     @property
     def rows(self) -> Rows:
@@ -103,20 +107,30 @@ class ColumnDecisions:
 
 @dataclass(frozen=True)
 class Decisions:
-    """All columns, and the closing time of the table that they were made from."""
+    """All columns, and the closing time of the table that they were made from.
+
+    `plans` are the prices that caps ask, the first for what was up when they were solved, others for when that changes; none
+    where caps are not in force.
+    """
 
     columns: Mapping[Column, ColumnDecisions]
     table_at: float = 0.0
     now: float = 0.0
+    plans: tuple[Prices, ...] = ()
 
     def to_sections(self) -> Sections:
         """As flat arrays with JSON beside them."""
         about = {"table_at": self.table_at, "now": self.now, "columns": [_plain(c) for c in self.columns.values()]}
+        about["plans"] = [[plan.up, dict(plan.ms)] for plan in self.plans]
         sections: Sections = {"about": pack_json(about)}
         for i, column in enumerate(self.columns.values()):
             sections[f"{i}_keys"] = pack_keys(column.keys)
             sections[f"{i}_ranking"], sections[f"{i}_since"] = column.ranking, column.since
             sections.update({f"{i}_hold_{name}": column.hold[name].copy() for name in HOLD.names or ()})
+            for j, plan in enumerate(self.plans):
+                if split := column.splits.get(plan.up):
+                    sections[f"{i}_split_{j}_keys"] = pack_keys(split.keys)
+                    sections[f"{i}_split_{j}_shares"] = split.shares
         return sections
 
     @classmethod
@@ -124,9 +138,10 @@ class Decisions:
         """The decisions that `to_sections` wrote; SourceError when they are not."""
         about = unpack_json(sections, "about")
         try:
-            columns = [_column_decisions(plain, sections, i) for i, plain in enumerate(about["columns"])]
-            return cls({c.column: c for c in columns}, float(about["table_at"]), float(about["now"]))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            plans = tuple(_prices(up, ms) for up, ms in about.get("plans", []))
+            columns = [_column_decisions(plain, sections, i, plans) for i, plain in enumerate(about["columns"])]
+            return cls({c.column: c for c in columns}, float(about["table_at"]), float(about["now"]), plans)
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise SourceError(f"stored decisions can't be read: {error!r}") from error
 
 
@@ -197,7 +212,22 @@ def _ranking(plain: list[Any]) -> Ranking:
     return Ranking(tuple(targets), Reason[reason], tuple(shares), down)
 
 
-def _column_decisions(plain: dict[str, Any], sections: Sections, i: int) -> ColumnDecisions:
+def _prices(up: list[str], ms: dict[str, float]) -> Prices:
+    return Prices(tuple(map(str, up)), {str(name): float(price) for name, price in ms.items()})
+
+
+def _splits(sections: Sections, i: int, plans: tuple[Prices, ...], arms: int) -> dict[tuple[str, ...], Splits]:
+    found = {}
+    for j, plan in enumerate(plans):
+        if f"{i}_split_{j}_keys" in sections:
+            split = Splits(unpack_keys(sections[f"{i}_split_{j}_keys"]), sections[f"{i}_split_{j}_shares"].astype(np.float64))
+            if split.shares.shape != (len(split.keys), arms):
+                raise ValueError(f"splits of column {i} don't fit its arms")
+            found[plan.up] = split
+    return found
+
+
+def _column_decisions(plain: dict[str, Any], sections: Sections, i: int, plans: tuple[Prices, ...]) -> ColumnDecisions:
     terms = {name: _frozen(value) for name, value in plain["action"].items()}
     column = Column(_ACTIONS[plain["kind"]](**terms), plain["family"], AllDown(**plain["all_down"]))
     keys, ranking = unpack_keys(sections[f"{i}_keys"]), sections[f"{i}_ranking"].astype(np.int32)
@@ -210,6 +240,7 @@ def _column_decisions(plain: dict[str, Any], sections: Sections, i: int) -> Colu
     return ColumnDecisions(
         column, _ranking(plain["default"]), _ranking(plain["nominal"]), keys, ranking, rankings,
         sections[f"{i}_since"].astype(np.float64), tuple(plain["arms"]), hold,
+        _splits(sections, i, plans, len(plain["arms"])),
     )  # fmt: skip
 
 

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedns.model import Failover, Family, Pin, Provider, Reason, State, Wan, Weighted
+from edgedns.steer.capacity import Prices
 from edgedns.steer.decisions import HOLD, Column, ColumnDecisions, Decisions, Ranking, carried
 from edgedns.steer.health import Health
 from edgedns.steer.hold import Evidence, Hold, Pace, step
 from edgedns.steer.rows import Bools, Floats, Ints, Keys, nearest, pack, parents, unpack
+from edgedns.steer.spill import offer, spilled
 from edgedns.steer.wan import WanTable
 
 KEEP_SHARE = 0.6
@@ -29,6 +31,7 @@ class World:
     now: float
     pace: Pace
     failing: Collection[tuple[str, Family]] = ()
+    plans: tuple[Prices, ...] = ()
 
     def arms(self, names: Sequence[str], family: Family) -> tuple[str, ...]:
         """Those that have an address of the family; a name that is no provider is plain anycast's or nothing."""
@@ -52,6 +55,11 @@ class World:
         heard = tuple(name for name in standing if not self.health.provider_down(name, family))
         return heard or standing
 
+    def up_alone(self, family: Family) -> frozenset[str]:
+        """Every provider that is up and heard over a family, however many are left."""
+        up = self.up(tuple(self.providers), family)
+        return frozenset(name for name in up if not self.health.provider_down(name, family))
+
 
 def decide(
     columns: Sequence[Column],
@@ -74,9 +82,10 @@ def decide(
     before = decisions.columns if decisions else {}
     fresh = decisions is None or table.at > decisions.table_at
     pace = (pace or Pace()).at(now, ttl, fresh)
-    world = World(providers, states, table, health, now, pace, failing)
+    plans = decisions.plans if decisions else ()
+    world = World(providers, states, table, health, now, pace, failing, plans)
     decided = {column: _decide_column(column, world, before.get(column) or _kin(column, before)) for column in columns}
-    return Decisions(decided, table.at, now)
+    return Decisions(decided, table.at, now, plans)
 
 
 def _kin(column: Column, before: Mapping[Column, ColumnDecisions]) -> ColumnDecisions | None:
@@ -196,7 +205,19 @@ def _decide_wan(column: Column, world: World, arms: tuple[str, ...], before: Col
         reasons = np.full(len(keys), int(Reason.ALL_DOWN))
     ranking, rankings = _rankings(arms, evidence.candidate, hold, reasons)
     since = _since(before, keys, hold["serving"].astype(np.int64), arms, world.now)
-    return ColumnDecisions(column, default, nominal, keys, ranking, rankings, since, arms, hold)
+    decided = ColumnDecisions(column, default, nominal, keys, ranking, rankings, since, arms, hold)
+    return _under_caps(decided, world, evidence, before)
+
+
+def _under_caps(decided: ColumnDecisions, world: World, evidence: Evidence, before: ColumnDecisions | None) -> ColumnDecisions:
+    """The same where no provider has a cap; else what prices move, and what the next prices are made from."""
+    if not any(provider.capacity for provider in world.providers.values()):
+        return decided
+    family = decided.column.family
+    paths_up = ~world.health.down(decided.rows, decided.arms, family)
+    up = world.up_alone(family)
+    offered = offer(decided, evidence.typical, paths_up, before)
+    return spilled(decided, offered, world.plans, up, before, world.now)
 
 
 def _wan_keys(

@@ -1,0 +1,243 @@
+"""Caps applied: which networks leave the provider that is best for them, and what is solved beforehand for each absence.
+
+Hysteresis (hold.py) knows nothing of caps: it goes on deciding which provider is best for a row, and prices move rows off it
+or not. So nothing has to be learnt again when room returns. Reasons are SPILLED for what a price moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgedns.model import NetworkKey, Reason
+from edgedns.steer.capacity import HEADROOM, Limits, Offer, Plan, Prices, Splits, cheapest, solve, staying
+from edgedns.steer.decisions import Column, ColumnDecisions, Decisions, Ranking, carried
+from edgedns.steer.rows import Bools, Floats, Ints, Keys, lookup, pack, rows_of
+
+UNKNOWN_MS = 20.0
+EASE = 0.97
+DEFAULT = pack(rows_of([NetworkKey(0)]))
+
+
+def offer(decided: ColumnDecisions, rtt: Floats, path_up: Bools, before: ColumnDecisions | None) -> Offer:
+    """A wan column's rows as caps see them, and one more for all networks that have none.
+
+    rtt[row, arm] in ms (NaN: unknown), path_up[row, arm]: not down for that network; both of the arms of `decided`.
+    """
+    arms, rows = decided.arms, len(decided.keys)
+    first = np.append(decided.hold["serving"].astype(np.int64), _arm(arms, decided.default))
+    second = np.append(decided.hold["second"].astype(np.int64), -1)
+    known = np.vstack([_filled(rtt, first[:rows]), np.full((1, len(arms)), UNKNOWN_MS)])
+    known[-1, first[-1]] = 0.0
+    up = np.vstack([path_up, np.ones((1, len(arms)), dtype=np.bool_)])
+    return Offer(np.append(decided.keys, DEFAULT), known, up, first, second, _served(decided, before))
+
+
+def _filled(rtt: Floats, first: Ints) -> Floats:
+    """Unknown RTTs are 20 ms more than the slowest known one; where none is known, than that of who serves."""
+    known = np.where(np.isnan(rtt), -np.inf, rtt)
+    most = known.max(axis=1, initial=-np.inf)
+    filled = np.where(np.isnan(rtt), (np.where(np.isfinite(most), most, 0.0) + UNKNOWN_MS)[:, None], rtt)
+    nothing = np.flatnonzero(~np.isfinite(most))
+    filled[nothing, first[nothing]] = 0.0
+    return np.asarray(filled, dtype=np.float64)
+
+
+def _arm(arms: Sequence[str], ranking: Ranking) -> int:
+    return arms.index(ranking.targets[0]) if ranking.targets and ranking.targets[0] in arms else -1
+
+
+def _served(decided: ColumnDecisions, before: ColumnDecisions | None) -> Ints:
+    """Who served each row, and the default, before; -1 where that isn't known."""
+    if before is None or not before.arms:
+        return np.full(len(decided.keys) + 1, -1, dtype=np.int64)
+    firsts = np.array([_arm(decided.arms, ranking) for ranking in (*before.rankings, before.default)], dtype=np.int64)
+    was = carried(before, decided.keys)
+    own = np.where(was >= 0, np.append(before.ranking, 0)[was], -1)
+    return np.append(np.where(was >= 0, firsts[own], -1), firsts[-1])
+
+
+def costs(offered: Offer, arms: Sequence[str], up: frozenset[str]) -> tuple[Floats, Ints]:
+    """(cost[row, arm], who serves each row at no price) when these providers are up: ms more than with that one.
+
+    A row that is left without any provider stays with whom it has (law 8).
+    """
+    able = offered.path_up & np.array([name in up for name in arms], dtype=np.bool_)
+    every = np.arange(len(able))
+    able[every, offered.first] |= ~able.any(axis=1)
+    nearest = np.where(able, offered.rtt, np.inf).argmin(axis=1)
+    second = np.where((offered.second >= 0) & able[every, offered.second], offered.second, nearest)
+    first = np.where(able[every, offered.first], offered.first, second)
+    cost = np.maximum(offered.rtt - offered.rtt[every, first][:, None], 0.0)
+    return np.where(able, cost, np.inf), np.asarray(first, dtype=np.int64)
+
+
+def spilled(
+    decided: ColumnDecisions, offered: Offer, plans: Sequence[Prices], up: frozenset[str], before: ColumnDecisions | None,
+    now: float,
+) -> ColumnDecisions:  # fmt: skip
+    """A wan column's decisions with the prices of these providers being up applied."""
+    kept = replace(decided, offer=offered, splits=before.splits if before else {})
+    plan = prices_for(plans, up)
+    if plan is None or not plan.ms:
+        return kept
+    cost, first = costs(offered, decided.arms, up)
+    prices = np.array([plan.ms.get(name, 0.0) for name in decided.arms])
+    chosen = cheapest(cost + staying(cost.shape, offered.served), prices)
+    split, shares = _shares(kept.splits.get(plan.up), offered.keys, np.isfinite(cost))
+    chosen[split] = shares.argmax(axis=1)
+    return _moved(kept, first, chosen, dict(zip(split.tolist(), shares, strict=True)), before, now)
+
+
+def _shares(splits: Splits | None, keys: Keys, able: Bools) -> tuple[Ints, Floats]:
+    """The rows that the plan names itself, and their shares among arms that can serve."""
+    if splits is None or not len(splits.keys) or splits.shares.shape[1] != able.shape[1]:
+        return np.zeros(0, dtype=np.int64), np.zeros((0, able.shape[1]))
+    at = lookup(splits.keys, keys)
+    rows = np.flatnonzero(at >= 0)
+    shares = splits.shares[at[rows]] * able[rows]
+    whole = shares.sum(axis=1)
+    return rows[whole > 0], shares[whole > 0] / whole[whole > 0, None]
+
+
+def _moved(
+    decided: ColumnDecisions, first: Ints, chosen: Ints, split: Mapping[int, Floats], before: ColumnDecisions | None,
+    now: float,
+) -> ColumnDecisions:  # fmt: skip
+    """Rankings anew for rows that don't stay whole with `first`; the last row is the default."""
+    rows, arms = len(decided.keys), decided.arms
+    rankings, number, default = list(decided.rankings), decided.ranking.copy(), decided.default
+    places = {ranking: i for i, ranking in enumerate(rankings)}
+    leaving = chosen != first
+    leaving[list(split)] = True
+    for row in np.flatnonzero(leaving).tolist():
+        old = decided.default if row == rows else rankings[decided.ranking[row]]
+        new = _divided(old, arms, split[row]) if row in split else _led_by(old, arms[chosen[row]])
+        if row == rows:
+            default = new
+        else:
+            number[row] = places.setdefault(new, len(rankings))
+            rankings += [new] if number[row] == len(rankings) else []
+    since = _since(decided, chosen[:rows], before, now)
+    return replace(decided, default=default, ranking=number, rankings=tuple(rankings), since=since)
+
+
+def _led_by(old: Ranking, name: str) -> Ranking:
+    """The same ranking with another one first, because of a price; what failed keeps its reason."""
+    reason = old.reason if old.reason in (Reason.FAILED_OVER, Reason.ALL_DOWN) else Reason.SPILLED
+    return Ranking((name, *(other for other in old.targets if other != name)), reason)
+
+
+def _divided(old: Ranking, arms: Sequence[str], shares: Floats) -> Ranking:
+    """A ranking divided by hash unit, or given whole to the one that has it all."""
+    parts = sorted((-float(share), name) for share, name in zip(shares, arms, strict=True) if share > 0)
+    if len(parts) == 1:
+        return old if parts[0][1] == old.targets[0] else _led_by(old, parts[0][1])
+    return Ranking(tuple(name for _, name in parts), Reason.SPILLED, tuple(-share for share, _ in parts))
+
+
+def _since(decided: ColumnDecisions, serving: Ints, before: ColumnDecisions | None, now: float) -> Floats:
+    """When each row's first target began to serve."""
+    if before is None or decided.offer is None or not len(before.since):
+        return decided.since
+    stays = decided.offer.served[: len(serving)] == serving
+    return np.where(stays, before.since[carried(before, decided.keys)], now)
+
+
+def prices_for(plans: Sequence[Prices], up: frozenset[str]) -> Prices | None:
+    """The prices solved for just these providers being up; where there are none, the highest of those for fewer going away.
+
+    The first plan is for what was up when they were solved.
+    """
+    for plan in plans:
+        if frozenset(plan.up) == up:
+            return plan
+    if not plans:
+        return None
+    gone = frozenset(plans[0].up) - up
+    near = [plan for plan in plans if gone and gone & (frozenset(plans[0].up) - frozenset(plan.up))] or [plans[0]]
+    names = {name for plan in near for name in plan.ms}
+    return Prices(tuple(sorted(up)), {name: max(plan.ms.get(name, 0.0) for plan in near) for name in names})
+
+
+def absences(up: frozenset[str], names: Iterable[str]) -> Iterator[frozenset[str]]:
+    """What may be up next: any one provider gone, or one of those that are not up come back."""
+    for name in sorted(names):
+        changed = up ^ {name}
+        if changed:
+            yield changed
+
+
+def plan_prices(
+    decisions: Decisions, demand: Mapping[Column, Floats], limits: Limits, names: Sequence[str], up: frozenset[str],
+    heaviest: int,
+) -> tuple[Prices, dict[Column, Splits], Plan]:  # fmt: skip
+    """Prices, and rows that they alone don't put right, for these providers being up.
+
+    demand[column][row] as in the column's offer; `limits` by provider in the order of `names`. CapsUnsolved.
+    """
+    columns = [column for column, decided in decisions.columns.items() if decided.offer is not None and column in demand]
+    parts = [_stacked(decisions.columns[column], names, up) for column in columns]
+    cost, first, served = (np.concatenate(part) for part in zip(*parts, strict=True))
+    weight = np.concatenate([demand[column] for column in columns])
+    load = limits.fixed + np.bincount(first, weights=weight, minlength=len(names))
+    if (load <= limits.cap * HEADROOM * EASE).all():
+        nothing = np.zeros(0, dtype=np.int64)
+        free = Plan(np.zeros(len(names)), first, nothing, cost[:0], load, np.zeros(len(names)), HEADROOM)
+        return Prices(tuple(sorted(up)), {}), {}, free
+    plan = solve(weight, cost, limits, served, heaviest=heaviest)
+    ms = {name: round(float(price), 6) for name, price in zip(names, plan.prices, strict=True)}
+    return Prices(tuple(sorted(up)), ms), _splits(decisions, columns, names, plan), plan
+
+
+def _stacked(decided: ColumnDecisions, names: Sequence[str], up: frozenset[str]) -> tuple[Floats, Ints, Ints]:
+    """A column's costs, who serves at no price and who serves now, by the numbers of `names`."""
+    assert decided.offer is not None
+    cost, first = costs(decided.offer, decided.arms, up)
+    place = np.array([names.index(name) for name in decided.arms], dtype=np.int64)
+    wide = np.full((len(cost), len(names)), np.inf)
+    wide[:, place] = cost
+    served = decided.offer.served
+    return wide, place[first], np.where(served >= 0, place[served], -1)
+
+
+def _splits(
+    decisions: Decisions, columns: Sequence[Column], names: Sequence[str], plan: Plan
+) -> dict[Column, Splits]:  # fmt: skip
+    """The plan's own rows by column, their keys sorted."""
+    found, start = {}, 0
+    for column in columns:
+        decided = decisions.columns[column]
+        assert decided.offer is not None
+        end = start + len(decided.offer.keys)
+        mine = (plan.split >= start) & (plan.split < end)
+        keys = decided.offer.keys[plan.split[mine] - start]
+        order = np.argsort(keys)
+        place = [names.index(name) for name in decided.arms]
+        found[column] = Splits(keys[order], plan.shares[mine][:, place][order])
+        start = end
+    return found
+
+
+def with_plan(decisions: Decisions, prices: Prices, splits: Mapping[Column, Splits], first: bool) -> Decisions:
+    """Decisions that carry this plan; as the first it is the one for what is up now."""
+    others = tuple(plan for plan in decisions.plans if plan.up != prices.up)
+    plans = (prices, *others) if first else (*others, prices)
+    columns = {
+        column: replace(decided, splits={**decided.splits, prices.up: splits[column]} if column in splits else
+                        {up: one for up, one in decided.splits.items() if up != prices.up})
+        for column, decided in decisions.columns.items()
+    }  # fmt: skip
+    return replace(decisions, plans=plans, columns=columns)
+
+
+def only_plans(decisions: Decisions, wanted: Iterable[frozenset[str]]) -> Decisions:
+    """Without the plans for anything else; with none wanted caps are not in force."""
+    ups = {tuple(sorted(up)) for up in wanted}
+    columns = {
+        column: replace(decided, splits={up: one for up, one in decided.splits.items() if up in ups})
+        for column, decided in decisions.columns.items()
+    }
+    return replace(decisions, columns=columns, plans=tuple(plan for plan in decisions.plans if plan.up in ups))
