@@ -71,7 +71,7 @@ class Demo:
         self.directory = directory
         self.dns, self.page = str(dns), str(page)
         self.headless = headless or not sys.stdout.isatty()
-        self.crew = Crew()
+        self.crew = Crew(directory)
         self.board = Board((dns.host, dns.port), f"http://{page}/", NAME, scenes.spots())
         self.simulator: dict[str, Any] = {}
         self.listening = asyncio.Event()

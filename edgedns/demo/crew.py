@@ -11,6 +11,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
 
 from edgedns.errors import EdgednsError
 
@@ -28,12 +30,17 @@ class ChildEnded(EdgednsError):
 
 @dataclass(slots=True)
 class Child:
-    """One process; `said` are its last lines on standard error."""
+    """One process; `said` are its last lines on standard error, all of which go to `log`."""
 
     name: str
     process: asyncio.subprocess.Process
+    log: IO[str]
     said: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_KEPT))
     readers: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def hear(self, line: str) -> None:
+        self.said.append(line)
+        print(line, file=self.log, flush=True)
 
     def epitaph(self) -> str:
         code = self.process.returncode or 0
@@ -43,11 +50,11 @@ class Child:
 
 
 class Crew:
-    """`edgedns` commands as child processes of this one."""
+    """`edgedns` commands as child processes of this one; what they say is kept in COMMAND.log in a directory."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._children: list[Child] = []
-        self._stopping = False
 
     async def start(self, command: str, arguments: Sequence[str], take: Take | None = None) -> None:
         """Start `edgedns COMMAND ARGUMENTS`; `take` gets each line of its standard output."""
@@ -61,8 +68,9 @@ class Crew:
             preexec_fn=_end_with_parent,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-        child = Child(f"edgedns {command}", process)
-        child.readers.append(asyncio.create_task(_read(process.stderr, child.said.append)))
+        log = (self._directory / f"{command}.log").open("w", encoding="utf-8")
+        child = Child(f"edgedns {command}", process, log)
+        child.readers.append(asyncio.create_task(_read(process.stderr, child.hear)))
         if take is not None:
             child.readers.append(asyncio.create_task(_read(process.stdout, take)))
         self._children.append(child)
@@ -91,6 +99,7 @@ class Crew:
             for reader in child.readers:
                 reader.cancel()
             await asyncio.gather(*child.readers, return_exceptions=True)
+            child.log.close()
 
 
 def _send(child: Child, number: signal.Signals) -> None:
