@@ -185,7 +185,7 @@ class Demo:
             return
         with Live(console=Console(), auto_refresh=False, vertical_overflow="crop") as live:
             while True:
-                live.update(console.draw(self.board, time.time()), refresh=True)
+                live.update(console.draw(self.board, time.time(), live.console.height), refresh=True)
                 await asyncio.sleep(DRAW_EVERY)
 
     def _greet(self) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -15,9 +14,10 @@ from edgedns.demo.board import Board, Spot
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 FRESH = 8.0
-BAR = 40
-EVENTS_SHOWN = 5
-MOVES_SHOWN = 10
+BAR = 30
+EVENTS_SHOWN = 3
+MOVES_LEAST = 3
+MOVES_MOST = 30
 
 
 def clock(at: float) -> str:
@@ -49,16 +49,24 @@ def _who(move: Mapping[str, Any], most: int) -> str:
     return (move["as_name"] or "")[:most]
 
 
-def draw(board: Board, now: float) -> RenderableType:
-    """The whole console."""
+def draw(board: Board, now: float, height: int) -> RenderableType:
+    """The whole console, on as many lines as there are; rows that moved take what the rest leaves."""
     colours = _colours(board)
-    return Group(
+    above: list[RenderableType] = [
         _heading(board),
-        Panel(_digs(board, colours, now), title="paste one of these, and again after the next event", title_align="left"),
-        Panel(_events(board, now), title="events", title_align="left"),
-        Panel(_moves(board, colours), title="rows that moved", title_align="left"),
-        _shares(board, colours),
-    )
+        _title("paste one of these, and again after the next event"),
+        _digs(board, colours, now),
+        _title("events"),
+        _events(board, now),
+        _title(f"rows of {board.name} that moved"),
+    ]
+    below: list[RenderableType] = [_title("networks by the answer that they get"), _shares(board, colours)]
+    used = 11 + 2 * len(board.pasted) + min(len(board.events), EVENTS_SHOWN) + len(colours)
+    return Group(*above, _moves(board, colours, max(MOVES_LEAST, min(MOVES_MOST, height - used))), *below)
+
+
+def _title(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
 
 
 def _colours(board: Board) -> dict[str, str]:
@@ -69,28 +77,29 @@ def _colours(board: Board) -> dict[str, str]:
 def _heading(board: Board) -> Text:
     status = board.status
     queries = sum(status.get("queries", {}).values())
-    accepted = status.get("samples", {}).get("accepted", 0)
-    text = Text()
+    text = Text(no_wrap=True, overflow="ellipsis")
     text.append("edgedns demo", style="bold")
-    text.append(f"   {board.page}", style="underline")
-    text.append(f"   serial {status.get('serial', 0)}   {queries:,} queries   {accepted:,} samples")
-    text.append("   Ctrl-C ends it", style="dim")
+    text.append("  ")
+    text.append(board.page, style="underline")
+    text.append(f"  serial {status.get('serial', 0)}  {queries:,} queries")
+    text.append("  Ctrl-C ends it", style="dim")
     return text
 
 
-def _digs(board: Board, colours: Mapping[str, str], now: float) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
+def _digs(board: Board, colours: Mapping[str, str], now: float) -> Group:
+    """Each line to paste, and under it who asks and what the answer is now."""
+    lines = []
     for spot in board.pasted:
         network = spot.network
-        table.add_row(Text(board.dig(spot)), _answer(spot, colours, now))
-        table.add_row(Text(f"  # AS{network.asn} {network.name[:40]}, {network.country}", style="dim"), "")
-    return table
+        below = Text("  # ", style="dim", no_wrap=True, overflow="ellipsis")
+        below.append_text(_answer(spot, colours, now))
+        below.append(f"  AS{network.asn} {network.name}, {network.country}")
+        lines += [Text(board.dig(spot), no_wrap=True, overflow="crop"), below]
+    return Group(*lines)
 
 
 def _answer(spot: Spot, colours: Mapping[str, str], now: float) -> Text:
-    text = Text()
+    text = Text(style="not dim")
     if spot.before:
         text.append(f"{spot.before} -> ", style="dim")
     style = colours.get(spot.answer, "")
@@ -111,17 +120,18 @@ def _events(board: Board, now: float) -> Table:
     return table
 
 
-def _moves(board: Board, colours: Mapping[str, str]) -> RenderableType:
-    """Networks only: the levels above them, for networks that nobody probes, move along."""
-    moves = [move for move in board.moves if not move["is_level"]][-MOVES_SHOWN:]
+def _moves(board: Board, colours: Mapping[str, str], most: int) -> RenderableType:
+    """Networks and the name shown only: levels above networks, and other names' rules, move along."""
+    name = f"{board.name}."
+    moves = [move for move in board.moves if not move["is_level"] and (move["name"], move["type"]) == (name, "A")][-most:]
     if not moves:
         return Text("none yet: the first rounds of probes fill the table", style="dim")
     table = Table.grid(padding=(0, 2))
     for move in reversed(moves):
         change = Text(f"{move['before'] or 'nothing'} -> ", style="dim", no_wrap=True)
         change.append(move["after"] or "nothing", style=colours.get(move["after"], "not dim"))
-        who = Text(f"{move['network']} {_who(move, 18)}", no_wrap=True, overflow="ellipsis")
-        table.add_row(Text(clock(move["at"]), style="dim"), change, who, Text(words(move["reason"]), style="dim"))
+        who = Text(f"{move['network']} {_who(move, 24)}", no_wrap=True, overflow="ellipsis")
+        table.add_row(Text(clock(move["at"]), style="dim"), change, who, Text(words(move["reason"]), style="dim", no_wrap=True))
     return table
 
 
@@ -131,5 +141,5 @@ def _shares(board: Board, colours: Mapping[str, str]) -> Table:
     most = max([*given.values(), 1])
     for name, colour in colours.items():
         bar = "█" * round(BAR * given[name] / most)
-        table.add_row(Text(f" {name}", style=colour), Text(f"{given[name]:>3} networks"), Text(bar, style=colour))
+        table.add_row(Text(name, style=colour), Text(f"{given[name]:>3} networks"), Text(bar, style=colour))
     return table

@@ -65,14 +65,20 @@ class Pages:
         self._history.take(await self._sources.answers(), now)
 
     async def index(self, request: web.Request) -> web.Response:
-        return self._page("index.html", await self._shown() | {"asked": dict(request.query), "told": None, "wrong": ""})
+        """The whole page; with a question in its URL also the answer, for links and for browsers without scripts."""
+        asked = _asked(request)
+        explained = await self._explained(asked) if asked else {"told": None, "wrong": "", "dig": ""}
+        return self._page("index.html", await self._shown() | {"asked": asked} | explained)
 
     async def board(self, _: web.Request) -> web.Response:
         return self._page("board.html", await self._shown())
 
     async def explain(self, request: web.Request) -> web.Response:
-        """The box under the form; what is wrong with a question is said there."""
-        asked = {key: value.strip() for key, value in request.query.items() if value.strip()}
+        """The box under the form."""
+        return self._page("explain.html", await self._explained(_asked(request)))
+
+    async def _explained(self, asked: Mapping[str, str]) -> dict[str, Any]:
+        """What is wrong with a question is said where its answer would be."""
         told, wrong = None, ""
         try:
             told = await self._sources.explain(asked)
@@ -80,7 +86,7 @@ class Pages:
             wrong = str(error)
         status = await self._sources.status()
         dig = _dig(status, told["name"], told["subnet"], told["type"]) if told else ""
-        return self._page("explain.html", {"told": told, "wrong": wrong, "colour": _colours(status), "dig": dig})
+        return {"told": told, "wrong": wrong, "colour": _colours(status), "dig": dig}
 
     async def history(self, _: web.Request) -> web.Response:
         status = await self._sources.status()
@@ -111,6 +117,11 @@ class Pages:
         text = self._templates.get_template(template).render(values)
         headers = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"}
         return web.Response(text=text, content_type="text/html", headers=headers)
+
+
+def _asked(request: web.Request) -> dict[str, str]:
+    """The question in a URL; a field left empty is not asked."""
+    return {key: value.strip() for key, value in request.query.items() if value.strip()}
 
 
 def _colours(status: Json) -> dict[str, int]:

@@ -113,7 +113,7 @@ def test_the_page_shows_what_is_published() -> None:
     for wanted in ("serial <b>7</b>", "1,234", "alder", "192.0.2.10", "silent on IPv4", "drain", "cable cut", MOVE["network"]):
         assert str(wanted) in text
     assert "dig @127.0.0.1 -p 5300 any.cdn.example.net +subnet=198.51.100.0/24 +short" in text
-    assert "www/everyone-else A and 1 more" in text
+    assert "www/everyone-else A +1" in text
     assert headers["Content-Type"].startswith("text/html")
 
 
@@ -132,7 +132,7 @@ def test_nothing_from_outside_gets_in() -> None:
 
 
 def test_text_from_elsewhere_stays_text() -> None:
-    paths = ("/?from=%22%3E%3Cscript%3E", "/page/explain?name=x&from=1", "/page/explain?name=x&from=nowhere")
+    paths = ("/?name=x&from=%22%3E%3Cscript%3E", "/page/explain?name=x&from=1", "/page/explain?name=x&from=nowhere")
     for status, text, _ in fetched(Behind(moves=[MOVE], notes=[{"at": 1.0, "kind": "x", "text": HOSTILE}]), *paths):
         assert status == 200
         assert "<script>" not in text
@@ -147,6 +147,13 @@ def test_explain_is_asked_what_the_form_says_and_shows_every_candidate() -> None
     for wanted in ("everyone-else", "+0.40", "+0.10 … +0.60", "12.3", "its probes of this network are lost", "/16", "measured"):
         assert wanted in text
     assert "dig @127.0.0.1 -p 5300 www.cdn.example.net +subnet=198.51.100.0/24 +short" in text
+
+
+def test_a_question_in_the_url_is_answered_without_scripts() -> None:
+    [(_, text, _), (_, wrong, _)] = fetched(Behind(), "/?name=www.cdn.example.net&from=198.51.100.9", "/?name=x&from=nowhere")
+    assert "its probes of this network are lost" in text
+    assert 'value="198.51.100.9"' in text
+    assert "is not an IP address" in wrong
 
 
 @pytest.mark.parametrize(
