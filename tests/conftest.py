@@ -110,6 +110,9 @@ def _rankings(decided: ColumnDecisions, dice: Random) -> tuple[Ranking, ...]:
     for reason in (Reason.SPILLED, Reason.HOLDOUT):
         pair = tuple(dice.sample(targets, 2))
         found.append(Ranking(pair, reason, (0.7, 0.3)))
+    for reason in (Reason.MEASURED, Reason.HELD):
+        pair = tuple(dice.sample(targets, 2))
+        found.append(Ranking(pair, reason, (0.8, 0.2), reasons=(reason, Reason.HOLDOUT)))
     return tuple(found)
 
 

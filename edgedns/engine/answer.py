@@ -42,6 +42,10 @@ class Steered(NamedTuple):
     network: int
     unit: int
 
+    @property
+    def reason(self) -> int:
+        return self.ranking.reasons.get(self.provider, self.ranking.reason)
+
 
 class Answer(NamedTuple):
     """What goes out, as a value; `scope` is the SCOPE PREFIX-LENGTH of RFC 7871."""
@@ -131,7 +135,7 @@ def _choice(view: View, zone: Zone, slot: Slot, subnet: ClientSubnet | None, cli
         name=slot.name,
         rule=steered.rule.name,
         provider="" if steered.provider == NONE else base.providers[steered.provider],
-        reason=Reason(steered.ranking.reason),
+        reason=Reason(steered.reason),
         network=view.network_key(steered.network),
         prefix=view.leaf(steered.atom),
         ranking=tuple(base.providers[target] for target in steered.ranking.targets),
@@ -211,6 +215,6 @@ def _count(view: View, qtype: int, client: bytes, transport: str, given: Answer,
     if steered is None:
         return
     provider = steered.provider if steered.provider != NONE else len(view.base.providers)
-    tally.cells[steered.rule.answers[provider] + steered.ranking.reason] += 1
+    tally.cells[steered.rule.answers[provider] + steered.reason] += 1
     if tally.networks is not None:
         tally.networks[steered.network] = tally.networks[steered.network] + 1 & WRAP

@@ -86,7 +86,8 @@ def choose(view: View, entry: Entry, ecs: bytes, client: bytes) -> Chosen | None
         return None
     if ranking.split:
         scope = max(scope, UNIT_BITS[family])
-    return piece, offset + scope if forwarded else 0, rule.answers[target] + ranking.reason, network
+    reason = ranking.reasons.get(target, ranking.reason) if ranking.split else ranking.reason
+    return piece, offset + scope if forwarded else 0, rule.answers[target] + reason, network
 
 
 def _pick(view: View, ranking: Ranking, family: int, value: int) -> int:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edgedns.engine import flat
 from edgedns.engine.snapshot import NONE, RANKING, SPLIT_SLOTS
 from edgedns.errors import PublishRefused
+from edgedns.model import Reason
 from edgedns.steer.atoms import Atoms
 from edgedns.steer.decisions import Column, Decisions, Ranking
 from edgedns.steer.rows import Rows, level_of
@@ -148,8 +149,10 @@ class _Rankings:
         targets = tuple(self._place[name] for name in ranking.targets if name in self._place)
         shares = ranking.shares if len(targets) == len(ranking.targets) else ()
         kept = targets[:TARGETS_MAX] if shares else targets[:3]
-        split = self._split(targets, shares) if len(shares) > 1 else 0
+        split = self._split(targets, shares, ranking.reasons) if len(shares) > 1 else 0
         down = DOWN[ranking.down] if targets or ranking.down else DOWN["nodata"]
+        if split and ranking.reasons:
+            kept = tuple(target | 1 + reason << 8 for target, reason in zip(kept, ranking.reasons, strict=False))
         row = (down, int(ranking.reason), len(kept), split, *kept)
         number = self._known.get(row)
         if number is None:
@@ -159,19 +162,23 @@ class _Rankings:
             self.rows.extend((*row, *[0] * (RANKING - len(row))))
         return number
 
-    def _split(self, targets: tuple[int, ...], shares: tuple[float, ...]) -> int:
-        key = (targets, shares)
+    def _split(self, targets: tuple[int, ...], shares: tuple[float, ...], reasons: tuple[Reason, ...]) -> int:
+        held = reasons.index(Reason.HOLDOUT) if Reason.HOLDOUT in reasons else None
+        key = (targets, shares, held)
         if key not in self._split_known:
             members = [(self._providers[t], t, share) for t, share in zip(targets, shares, strict=True)]
-            self.splits.append(split_table(members, self._salt))
+            _, index, share = members.pop(held) if held is not None else ("", 0, 0.0)
+            self.splits.append(split_table(members, self._salt, (index, share)))
             self._split_known[key] = len(self.splits)
         return self._split_known[key]
 
 
-def split_table(members: Sequence[tuple[str, int, float]], salt: int) -> bytes:
+def split_table(members: Sequence[tuple[str, int, float]], salt: int, held: tuple[int, float] = (0, 0.0)) -> bytes:
     """Weighted rendezvous (Thaler & Ravishankar 1998) over 4,096 places: who leaves moves only what was its own.
 
     `members` are (name, index, weight). A place goes to the member with the least -ln(u)/weight, u a hash of (place, name).
+    `held` (index, share) takes that share of all places first: the same ones in every table, and more of them as it grows,
+    so that a client held out stays so whoever serves.
     """
     best = np.full(SPLIT_SLOTS, np.inf)
     table = np.zeros(SPLIT_SLOTS, np.uint8)
@@ -181,6 +188,9 @@ def split_table(members: Sequence[tuple[str, int, float]], salt: int) -> bytes:
         cost = -np.log(_uniform(f"{salt}/{name}")) / weight
         table[cost < best] = index
         best = np.minimum(best, cost)
+    index, share = held
+    if share > 0:
+        table[np.argsort(_uniform(f"{salt}//holdout"), kind="stable")[: round(share * SPLIT_SLOTS)]] = index
     return table.tobytes()
 
 

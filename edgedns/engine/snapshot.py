@@ -26,6 +26,7 @@ UNIT_BITS = {4: 24, 6: 48}
 WILDCARD = 0x80000000
 NODE, RRSET, TAIL, SLOT, RANKING = 8, 4, 11, 4, 12
 MASK64 = 0xFFFFFFFFFFFFFFFF
+NO_REASONS: Mapping[int, int] = {}
 
 
 def unit_slot(salt: int, unit: int) -> int:
@@ -58,12 +59,16 @@ class Rule(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """Targets by provider index, best first. `split` is 0, or 1 + the number of a split table."""
+    """Targets by provider index, best first. `split` is 0, or 1 + the number of a split table.
+
+    `reasons` has those targets of a split that are given for another reason than `reason`.
+    """
 
     targets: tuple[int, ...]
     reason: int
     down: int
     split: int
+    reasons: Mapping[int, int]
 
 
 class Slot(NamedTuple):
@@ -250,7 +255,13 @@ class View:
         if known is None:
             row = self.ranking[number * RANKING : number * RANKING + RANKING]
             down, reason, count, split = row[:4]
-            known = self._rankings[number] = Ranking(tuple(row[4 : 4 + count]), reason, down, split)
+            targets = tuple(row[4 : 4 + count])
+            if split:
+                reasons = {each & 0xFF: (each >> 8) - 1 for each in targets if each >> 8}
+                known = Ranking(tuple(each & 0xFF for each in targets), reason, down, split, reasons)
+            else:
+                known = Ranking(targets, reason, down, 0, NO_REASONS)
+            self._rankings[number] = known
         return known
 
     def network_key(self, network: int) -> NetworkKey:

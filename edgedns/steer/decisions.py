@@ -52,12 +52,16 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Targets, best first. `shares` (as many as targets) splits them by hash unit; `down` is what to answer without any."""
+    """Targets, best first. `shares` (as many as targets) splits them by hash unit; `down` is what to answer without any.
+
+    `reasons` (as many as targets, or none) say why each share of a split is given where that isn't `reason` for all.
+    """
 
     targets: tuple[str, ...]
     reason: Reason
     shares: tuple[float, ...] = ()
     down: Literal["", "nodata", "servfail"] = ""
+    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,12 +208,13 @@ def _plain(decided: ColumnDecisions) -> dict[str, Any]:
 
 
 def _plain_ranking(ranking: Ranking) -> list[Any]:
-    return [ranking.targets, ranking.reason.name, ranking.shares, ranking.down]
+    return [ranking.targets, ranking.reason.name, ranking.shares, ranking.down, [each.name for each in ranking.reasons]]
 
 
 def _ranking(plain: list[Any]) -> Ranking:
-    targets, reason, shares, down = plain
-    return Ranking(tuple(targets), Reason[reason], tuple(shares), down)
+    targets, reason, shares, down, *reasons = plain
+    by_target = tuple(Reason[each] for each in (reasons[0] if reasons else ()))
+    return Ranking(tuple(targets), Reason[reason], tuple(shares), down, by_target)
 
 
 def _prices(up: list[str], ms: dict[str, float]) -> Prices:

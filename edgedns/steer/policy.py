@@ -13,6 +13,7 @@ from edgedns.steer.capacity import Prices
 from edgedns.steer.decisions import HOLD, Column, ColumnDecisions, Decisions, Ranking, carried
 from edgedns.steer.health import Health
 from edgedns.steer.hold import Evidence, Hold, Pace, step
+from edgedns.steer.holdout import held_out
 from edgedns.steer.rows import Bools, Floats, Ints, Keys, nearest, pack, parents, unpack
 from edgedns.steer.spill import offer, spilled
 from edgedns.steer.wan import WanTable
@@ -206,7 +207,7 @@ def _decide_wan(column: Column, world: World, arms: tuple[str, ...], before: Col
     ranking, rankings = _rankings(arms, evidence.candidate, hold, reasons)
     since = _since(before, keys, hold["serving"].astype(np.int64), arms, world.now)
     decided = ColumnDecisions(column, default, nominal, keys, ranking, rankings, since, arms, hold)
-    return _under_caps(decided, world, evidence, before)
+    return held_out(_under_caps(decided, world, evidence, before), column.action.holdout)
 
 
 def _under_caps(decided: ColumnDecisions, world: World, evidence: Evidence, before: ColumnDecisions | None) -> ColumnDecisions:
