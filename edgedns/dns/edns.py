@@ -18,6 +18,12 @@ KEEPALIVE = 11
 PADDING = 12
 EXTENDED_ERROR = 15
 
+# Extended errors (RFC 8914 section 4; 30 is RFC 9824's).
+PROHIBITED = 18
+NOT_AUTHORITATIVE = 20
+NOT_SUPPORTED = 21
+INVALID_QUERY_TYPE = 30
+
 VERSION = 0
 LEAST_PAYLOAD = 512
 # What we offer to receive, and by default the most we send over UDP (RFC 9715 section 3.1: avoid fragments).

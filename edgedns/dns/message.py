@@ -68,7 +68,7 @@ class Malformed(NamedTuple):
 
 
 class RR(NamedTuple):
-    """A record of class IN. `owner` is folded; `rdata` uncompressed wire form."""
+    """A record of its Response's class. `owner` is folded; `rdata` uncompressed wire form."""
 
     owner: bytes
     type: int
@@ -80,6 +80,7 @@ class Response(NamedTuple):
     """What is answered, as a value. The first `required` additional records are glue that must not be left out.
 
     `rcode` may be an extended one (only for a query with EDNS); `apex` is the zone's, empty where there is none.
+    `klass` is that of all records; `error` the code of an extended error (RFC 8914) that tells more than the rcode.
     """
 
     rcode: int = types.NOERROR
@@ -89,6 +90,8 @@ class Response(NamedTuple):
     additional: tuple[RR, ...] = ()
     apex: bytes = b""
     required: int = 0
+    klass: int = types.IN
+    error: int | None = None
 
 
 class _Reader(DNSBuffer):  # type: ignore[misc]
@@ -362,10 +365,10 @@ def encode_tail(qname: bytes, response: Response) -> Tail:
     """
     writer = _Writer(qname, response.apex)
     for record in (*response.answer, *response.authority):
-        _write(writer, record)
+        _write(writer, record, response.klass)
     cuts = [(writer.offset, 0)] if not response.required else []
     for count, (record, last) in enumerate(_with_last(response.additional), 1):
-        _write(writer, record)
+        _write(writer, record, response.klass)
         if last and count >= response.required:
             cuts.append((writer.offset, count))
     counts = len(response.answer), len(response.authority), len(response.additional)
@@ -378,9 +381,9 @@ def _with_last(records: Sequence[RR]) -> Iterator[tuple[RR, bool]]:
         yield record, at + 1 == len(records) or records[at + 1][:2] != record[:2]
 
 
-def _write(writer: _Writer, record: RR) -> None:
+def _write(writer: _Writer, record: RR, klass: int) -> None:
     rdata = _WireRD(record.type, record.rdata)
-    dnslib.RR(DNSLabel(labels(record.owner)), record.type, types.IN, record.ttl, rdata).pack(writer)
+    dnslib.RR(DNSLabel(labels(record.owner)), record.type, klass, record.ttl, rdata).pack(writer)
 
 
 def encode(query: Query | Malformed, response: Response, limit: int, options: Sequence[Option] = ()) -> bytes:

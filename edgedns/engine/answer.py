@@ -8,9 +8,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from edgedns.dns import cookie, types
-from edgedns.dns.edns import COOKIE, NSID, ClientSubnet, keepalive_option, subnet_option
+from edgedns.dns.edns import (
+    COOKIE,
+    INVALID_QUERY_TYPE,
+    NOT_AUTHORITATIVE,
+    NOT_SUPPORTED,
+    NSID,
+    PROHIBITED,
+    ClientSubnet,
+    extended_error,
+    keepalive_option,
+    subnet_option,
+)
 from edgedns.dns.message import RR, Malformed, Query, Response, encode, parse
 from edgedns.engine import lookup
+from edgedns.engine.identity import chaos
 from edgedns.engine.resolve import negative, walk
 from edgedns.engine.snapshot import NONE, UNIT_BITS, Ranking, Rule, Slot, Snapshot, View, Zone
 from edgedns.engine.tally import WRAP, Tally, request_cell
@@ -60,7 +72,7 @@ def answer(snapshot: Snapshot, query: Query, client: bytes, now: float) -> tuple
     """The answer to a well-formed query from `client` (packed address), and the reason for it."""
     view = snapshot.at(now)
     zone = view.base.zone_of(query.folded, parent_side=query.qtype == types.DS)
-    refusal = _refusal(query, zone)
+    refusal = _by_form(view, query, zone)
     if refusal is not None or zone is None:
         return Answer(refusal or Response(types.REFUSED), 0), Choice(serial=view.serial)
     found = walk(lambda name: view.base.find(zone.number, name), zone.apex, query.folded, query.qtype)
@@ -80,12 +92,20 @@ def answer(snapshot: Snapshot, query: Query, client: bytes, now: float) -> tuple
     return Answer(response, scope, zone, steered), _choice(view, zone, slot, subnet, client, steered)
 
 
-def _refusal(query: Query, zone: Zone | None) -> Response | None:
-    """What is answered by its form alone: another class, a zone that isn't ours, a transfer, an obsolete type."""
-    if query.qclass != types.IN or zone is None or query.qtype in TRANSFERS:
-        return Response(types.REFUSED)
+def _by_form(view: View, query: Query, zone: Zone | None) -> Response | None:
+    """What is answered by its form alone: another class, a zone that isn't ours, a transfer, a type nobody may ask for."""
+    if query.qclass == types.CH:
+        return chaos(view.node, query.folded, query.qtype)
+    if query.qclass not in (types.IN, types.ANY_CLASS) or zone is None:
+        return Response(types.REFUSED, error=NOT_AUTHORITATIVE)
+    if query.qtype in TRANSFERS:
+        return Response(types.REFUSED, error=PROHIBITED)
+    # RFC 9824 section 3.5: a question for the NXNAME meta-type is answered FORMERR.
+    if query.qtype == types.NXNAME:
+        return Response(types.FORMERR, error=INVALID_QUERY_TYPE)
     # RFC 6895 section 3.1: MAILB and MAILA are obsolete; a server that doesn't know them says so.
-    return Response(types.NOTIMP) if query.qtype in (types.MAILA, types.MAILB) else None
+    obsolete = query.qtype in (types.MAILA, types.MAILB)
+    return Response(types.NOTIMP, error=NOT_SUPPORTED) if obsolete else None
 
 
 def steer(view: View, slot: Slot, subnet: ClientSubnet | None, client: bytes) -> Steered:
@@ -155,9 +175,14 @@ def respond(
         return _refuse(snapshot.at(now), query, client, transport, now, secrets, tally)
     given, _ = answer(snapshot, query, client, now)
     view = snapshot.at(now)
-    options = reply_options(view, query, given.scope, client, now, secrets, transport)
+    response = given.response
+    options = reply_options(view, query, response.error, given.scope, client, now, secrets, transport)
     _count(view, query.qtype, client, transport, given, tally)
-    return encode(query, given.response, reply_limit(query, transport), options)
+    # RFC 1035 section 6.2: to QCLASS=* "the response should never be authoritative unless the server can guarantee that
+    # the response covers all classes."
+    if query.qclass == types.ANY_CLASS:
+        response = response._replace(aa=False)
+    return encode(query, response, reply_limit(query, transport), options)
 
 
 def reply_limit(query: Query | Malformed, transport: str) -> int:
@@ -171,15 +196,24 @@ def reply_limit(query: Query | Malformed, transport: str) -> int:
 
 
 def reply_options(
-    view: View, query: Query | Malformed, scope: int | None, client: bytes, now: float, secrets: Secrets, transport: str
+    view: View,
+    query: Query | Malformed,
+    error: int | None,
+    scope: int | None,
+    client: bytes,
+    now: float,
+    secrets: Secrets,
+    transport: str,
 ) -> list[tuple[int, bytes]]:
-    """The EDNS options of a reply, always in this order: NSID, client subnet, cookie, keepalive."""
+    """The EDNS options of a reply, always in this order: NSID, client subnet, extended error, cookie, keepalive."""
     edns = query.edns
     if edns is None:
         return []
-    options = [(NSID, view.nsid)] if edns.nsid else []
+    options = [(NSID, view.nsid)] if edns.nsid and view.nsid else []
     if edns.subnet is not None and scope is not None:
         options.append(subnet_option(edns.subnet, scope))
+    if error is not None:
+        options.append(extended_error(error))
     if edns.cookie is not None:
         options.append((COOKIE, cookie.renew(edns.cookie, client, secrets.cookies, now)[1]))
     # RFC 7828 section 3.2.1: "DNS servers MUST NOT send the edns-tcp-keepalive option ... over UDP".
@@ -195,7 +229,8 @@ def _refuse(
     elsewhere = view.base.elsewhere
     tally.cells[elsewhere.requests + request_cell(transport, client, 0)] += 1
     tally.cells[elsewhere.responses + response.rcode] += 1
-    options = reply_options(view, query, None, client, now, secrets, transport)
+    error = NOT_SUPPORTED if response.rcode == types.NOTIMP else None
+    options = reply_options(view, query, error, None, client, now, secrets, transport)
     return encode(query, response, reply_limit(query, transport), options)
 
 

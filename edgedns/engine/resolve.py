@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from edgedns.dns import types
 from edgedns.dns.message import RR, Response
-from edgedns.dns.name import is_subdomain
+from edgedns.dns.name import ROOT, is_subdomain, scan
 from edgedns.dns.zone import Found, Kind, Node, RRset, lookup
 
 Find = Callable[[bytes], Node | None]
+# Types whose records name a host -> the octets before that name.
+TARGET_AFTER = {types.NS: 0, types.MX: 2, types.SRV: 6, types.SVCB: 2, types.HTTPS: 2}
 CHAIN_LIMIT = 16
 NAME_MAX = 255
 
@@ -43,7 +45,8 @@ def walk(find: Find, apex: bytes, qname: bytes, qtype: int) -> Walk:
         found = lookup(find, apex, owner, qtype)
         target, answer = _follow(found, owner, answer)
         if target is None or target in seen or len(seen) > CHAIN_LIMIT or not is_subdomain(target, apex):
-            return _end(find, apex, found, owner, answer, followed=target is not None)
+            ended = _end(find, apex, found, owner, answer, followed=target is not None)
+            return _with_hosts(find, apex, ended, found, owner) if qtype in TARGET_AFTER else ended
         seen.add(target)
         owner = target
 
@@ -82,6 +85,32 @@ def _end(find: Find, apex: bytes, found: Found, owner: bytes, answer: tuple[RR, 
     # RFC 2308 section 2.1: the rcode of a chain is that of its last name.
     rcode = types.NXDOMAIN if kind is Kind.NXDOMAIN else types.NOERROR
     return Walk(Response(rcode, True, answer, negative(find, apex), (), apex), kind)
+
+
+def _with_hosts(find: Find, apex: bytes, ended: Walk, found: Found, owner: bytes) -> Walk:
+    """The same, with what the zone itself knows of the hosts that the answer names (RFC 1034 section 4.3.2 step 6).
+
+    RFC 9460 section 4.1: "authoritative DNS servers SHOULD return A, AAAA, and SVCB records in the Additional section for
+    any TargetNames that are in the zone." Steered addresses are left out: they have a scope, and this answer has none.
+    """
+    if ended.kind is not Kind.HIT or found.rrset is None:
+        return ended
+    wanted = (types.A, types.AAAA, found.type) if found.type in (types.SVCB, types.HTTPS) else (types.A, types.AAAA)
+    hosts: tuple[RR, ...] = ()
+    for target in dict.fromkeys(rdata_target(found.rrset.type, rdata, owner) for rdata in found.rrset.rdatas):
+        for rtype in wanted if target != owner else (types.A, types.AAAA):
+            met = lookup(find, apex, target, rtype)
+            if met.kind is Kind.HIT and met.rrset is not None and not met.wildcard:
+                hosts += rr_of(target, met.rrset)
+    return ended._replace(response=ended.response._replace(additional=hosts))
+
+
+def rdata_target(rtype: int, rdata: bytes, owner: bytes) -> bytes:
+    """The folded name of the host that a record names."""
+    start = TARGET_AFTER[rtype]
+    target = rdata[start : scan(rdata, start)].lower()
+    # RFC 9460 section 2.5: "if the TargetName is the value ".", then the owner name of this record MUST be used".
+    return owner if target == ROOT and rtype in (types.SVCB, types.HTTPS) else target
 
 
 def negative(find: Find, apex: bytes) -> tuple[RR, ...]:

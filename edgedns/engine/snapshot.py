@@ -226,7 +226,7 @@ class View:
     def __init__(self, snapshot: Snapshot, base: Base, overlay: Sections, now: float, until: float) -> None:
         atoms = snapshot.files.atoms
         self.serial = snapshot.serial
-        self.nsid = snapshot.nsid
+        self.node, self.nsid = snapshot.node, snapshot.nsid
         self.until = until
         self.base = base
         self.index4, self.index6 = atoms["index4"], atoms["index6"]
@@ -293,7 +293,9 @@ class Snapshot:
         self.root = root
         self.files = files
         self.serial = int(root["serial"])
-        self.nsid = f"{root['node']}:{self.serial}".encode()
+        # A node without a name tells nothing of itself.
+        self.node = str(root["node"])
+        self.nsid = f"{self.node}:{self.serial}".encode() if self.node else b""
         self.public_atoms = files.atoms["public"][0]
         self.base = base or Base(files.base)
         self._starts = [float(step["from"]) for step in root["schedule"]]
