@@ -39,6 +39,7 @@ POLL = 0.1
 LOOK = 0.15
 SWEEP = 30.0
 RETRY = 1.0
+PRICE = 1.0
 
 
 @click.command("serve")
@@ -136,6 +137,7 @@ class Server:
             self._every(SWEEP, "sweep", lambda: call(control.sweep, set(self.workers.serials()))),
             self._every(LOOK, "reload", self._reload_what_changed),
             self._every(RETRY, "checks", checker.run),
+            self._every(PRICE, "caps", self._price),
         ]
         if self.pages is not None:
             loops.append(self._every(STEP, "page", partial(self._look, self.pages)))
@@ -152,6 +154,13 @@ class Server:
             await self.turns.call(self.control.take_check, target, result.good, result.note, time.time())
         except EdgednsError as error:
             say(str(error))
+
+    async def _price(self) -> None:
+        """Solve for caps what is due, beside the turns and whatever else is."""
+        problem = await self.turns.call(self.control.caps_problem, time.time())
+        if problem is not None:
+            solved = await asyncio.to_thread(problem.solve)
+            await self.turns.call(self.control.take_caps, solved, time.time())
 
     @staticmethod
     async def _look(pages: Pages) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
-from math import nan
+from math import isfinite, nan
 from typing import Any, Protocol, TypeVar
 
 from edgedns import metrics
 from edgedns.cli.turns import Turns
 from edgedns.control import Control
+from edgedns.control.caps import Account
 from edgedns.dns import name as names
 from edgedns.dns import types
 from edgedns.engine.explain import Question, explain
@@ -18,6 +19,7 @@ from edgedns.errors import EdgednsError
 from edgedns.metrics import Family
 from edgedns.model import Override, Prefix
 from edgedns.serve import admin
+from edgedns.serve.loads import parse_loads
 from edgedns.serve.workers import Workers
 from edgedns.steer.rows import key_of, level_of
 from edgedns.web.pages import Sources
@@ -64,6 +66,10 @@ def make_services(control: Control, workers: Workers, turns: Turns) -> admin.Ser
     async def note(kind: str, text: str) -> dict[str, Any]:
         return await call(control.note, kind, text, time.time())
 
+    async def load(body: object) -> dict[str, Any]:
+        now = time.time()
+        return await call(control.take_loads, parse_loads(body, now), now)
+
     return admin.Services(
         serial=lambda: min(workers.serials(), default=0),
         families=lambda: families(control, workers, time.time()),
@@ -75,6 +81,7 @@ def make_services(control: Control, workers: Workers, turns: Turns) -> admin.Ser
         remove_override=remove,
         status=status,
         add_note=note,
+        load=load,
     )
 
 
@@ -201,6 +208,7 @@ def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]
         "samples": dict(control.collector.counts),
         "rows": len(control.force.table.keys),
         "moves": list(control.recent),
+        "capacity": control.caps.account.told(),
         "notes": list(control.notes),
         "overrides": len(control.overrides),
         "listen": [str(address) for address in workers.listen],
@@ -221,6 +229,18 @@ def families(control: Control, workers: Workers, now: float) -> Iterable[Family]
     yield Family("edgedns_wan_rows", "Rows of the WAN table, levels included.", "gauge", (), [((), rows)])
     up = [((name,), float(state == "up")) for name, state in control.states(now).items()]
     yield Family("edgedns_provider_up", "1 unless a provider is drained or declared down.", "gauge", ("provider",), up)
+    yield from _capacity_families(control.caps.account)
     checked, failing = control.checks.checked, control.checks.failing
     good = [((name, "1" if family == 4 else "2"), float((name, family) not in failing)) for name, family in sorted(checked)]
     yield Family("edgedns_provider_check", "1 while a provider's check is good.", "gauge", ("provider", "family"), good)
+
+
+def _capacity_families(account: Account) -> Iterable[Family]:
+    """How caps stand; nothing where none is in force."""
+    rows = list(zip(account.names, account.cap, account.load, account.price, strict=True))
+    used = [((name,), load / cap) for name, cap, load, _ in rows if isfinite(cap)]
+    yield Family("edgedns_capacity_used", "Expected load over its cap, by provider.", "gauge", ("provider",), used)
+    price = [((name,), price) for name, cap, _, price in rows if isfinite(cap)]
+    yield Family("edgedns_capacity_price_ms", "What a network must lose to be let in.", "gauge", ("provider",), price)
+    unmet = [((), float(account.state == "unmet"))] if rows else []
+    yield Family("edgedns_capacity_unmet", "1 while caps can't all be met.", "gauge", (), unmet)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from edgedns import metrics
+from edgedns.control.caps import Caps, CapsProblem, Solved
 from edgedns.control.inputs import Paths, Reader
 from edgedns.control.measured import Measured, restored
 from edgedns.control.orders import Orders
@@ -18,7 +19,7 @@ from edgedns.engine import lookup
 from edgedns.engine.compile import atoms_file
 from edgedns.engine.explain import Evidence
 from edgedns.engine.moved import told
-from edgedns.engine.snapshot import Snapshot
+from edgedns.engine.snapshot import Snapshot, View
 from edgedns.engine.world import Inputs, Serial, World, make_world, tested
 from edgedns.errors import EdgednsError, Problem, PublishRefused, SourceError
 from edgedns.model import Family, NetworkKey, Override, RuleSet, State
@@ -29,6 +30,7 @@ from edgedns.steer.asn import AsnTable
 from edgedns.steer.checks import Checks, Target
 from edgedns.steer.decisions import Decisions, moves
 from edgedns.steer.health import Health
+from edgedns.steer.loads import Load
 from edgedns.steer.policy import decide
 from edgedns.steer.rtt import RttStore
 from edgedns.steer.wan import WanTable, estimate
@@ -72,6 +74,7 @@ class Control:
         self.orders = Orders(self.store, log)
         self.measured = Measured()
         self.checks = Checks()
+        self.caps = Caps(self.store, log)
         self.collector = Collector(self._network_of, self._network_of_asn, self._knows_provider, self._knows_zone)
         self.counts = Counts()
         self.recent: deque[dict[str, Any]] = deque(maxlen=MOVES_KEPT)
@@ -116,6 +119,7 @@ class Control:
         self.store.ensure_secrets()
         self._salt = self.store.ensure_salt()
         self.orders.restore(now)
+        self.caps.restore()
         root = restored("root", self.publisher.last, self.log) or {}
         table = self._reader.first_table()
         read, good = self._reader.first_rules(now)
@@ -293,11 +297,41 @@ class Control:
         self.counts.rounds += 1
         self._heal()
         force = self.force
+        self.caps.observe(force, partial(self._view, now), self.run, self.registry, now)
         table = self.measured.close_round(list(self.world.rules.providers), now)
         wished = self._decided(replace(force, table=table, taken_at=now), now) if table is not None else None
         if wished is None or not self._is_plausible(wished, now):
             wished = self._decided(force, now)  # failures are acted upon all the same
         self._adopt(wished, now)
+
+    # -- caps
+
+    def caps_problem(self, now: float) -> CapsProblem | None:
+        """What is to be solved for caps, beside the turns; None where nothing is due."""
+        return self.caps.problem(self.force, partial(self._view, now), self._up(now), now)
+
+    def take_caps(self, solved: Solved, now: float) -> None:
+        """Follow new prices."""
+        decisions = self.caps.take(solved, self.force.decisions)
+        self._adopt(self._decided(replace(self.force, decisions=decisions), now), now)
+
+    def take_loads(self, loads: Sequence[Load], now: float) -> dict[str, Any]:
+        """Measured loads; the reply. LoadError when one names what there is not."""
+        return self.caps.take_loads(loads, self.force, partial(self._view, now), now)
+
+    def _view(self, now: float) -> View:
+        return self.snapshot().at(now)
+
+    def _up(self, now: float) -> frozenset[str]:
+        """The providers that are up over at least one family that they have."""
+        states, failing, health = self.states(now), self.checks.failing, self.measured.health
+        families: tuple[Family, Family] = (4, 6)
+        return frozenset(
+            name
+            for name, provider in self.world.rules.providers.items()
+            if states[name] == "up"
+            and any(provider.addresses(f) and (name, f) not in failing and not health.provider_down(name, f) for f in families)
+        )
 
     def save(self, now: float) -> None:
         """Keep measurements for the next control process."""

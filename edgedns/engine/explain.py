@@ -189,6 +189,8 @@ def _loss(
         if mine.score <= best.score:
             return f"score {mine.score:+.2f} is not above {best.score:+.2f}"
         return f"score {mine.score:+.2f} is above {best.score:+.2f}, not by enough or not for long enough to move"
+    if choice.reason is Reason.SPILLED and mine is not None and best is not None and mine.score > best.score:
+        return f"score {mine.score:+.2f} is above {best.score:+.2f}, but its capacity is needed by networks that would lose more"
     if choice.unit is not None:
         return "this hash unit falls to another share"
     return "it stands later in the order"

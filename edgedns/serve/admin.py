@@ -67,6 +67,7 @@ class Services:
     remove_override: Callable[[str], Awaitable[bool]]
     status: Callable[[], Awaitable[Json]]
     add_note: Callable[[str, str], Awaitable[Json]]
+    load: Callable[[object], Awaitable[Json]]
 
 
 @dataclass(slots=True)
@@ -115,6 +116,7 @@ class Admin:
             web.delete("/v1/overrides/{id}", self.remove_override),
             web.get("/v1/status", self.status),
             web.post("/v1/notes", self.add_note),
+            web.post("/v1/load", self.load),
             web.get("/v1/openapi.json", self.openapi),
         ]
 
@@ -188,6 +190,10 @@ class Admin:
         if not isinstance(text, str) or not 0 < len(text) <= NOTE_LIMIT or not text.isprintable():
             raise Refused(400, f"'text' must be one line of at most {NOTE_LIMIT} characters")
         return _reply(await self._services.add_note(kind, text), status=201)
+
+    async def load(self, request: web.Request) -> web.Response:
+        require_token(request, self._token, ("application/json",))
+        return _reply(await self._services.load(_parse_json(await read_body(request, ORDER_LIMIT))))
 
     async def openapi(self, _: web.Request) -> web.Response:
         return web.Response(text=OPENAPI.read_text(encoding="utf-8"), content_type="application/json")

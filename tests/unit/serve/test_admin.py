@@ -22,10 +22,16 @@ from edgedns.model import Match, Override
 from edgedns.serve import admin
 from edgedns.serve.admin import Inflow, Question, Services, make_app
 from edgedns.serve.guard import Refused
+from edgedns.serve.loads import parse_loads
+from edgedns.steer.loads import Load
 
 TOKEN = "sesame-0123456789"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 ORDER = {"kind": "drain", "provider": "alder", "owner": "noc", "reason": "maintenance", "until": "2036-12-05"}
+CAPACITY = {
+    "state": "priced", "note": "", "queries_per_second": 900.0,
+    "providers": [{"provider": "alder", "cap": None, "load": 1.5, "price_ms": 0.0, "over": 0.0}],
+}  # fmt: skip
 Reply = tuple[int, Any, Mapping[str, str]]
 Ask = Callable[..., Awaitable[Reply]]
 
@@ -40,6 +46,7 @@ class Control:
         self.wan_asked: list[tuple[int | None, int]] = []
         self.kept = [Override("o1", "pin", "birch", "noc", "test", None, "www.cdn.example.net", Match(frozenset({64500})), 1.0)]
         self.families: list[metrics.Family] = []
+        self.loads: list[Load] = []
 
     def services(self) -> Services:
         return Services(
@@ -53,6 +60,7 @@ class Control:
             remove_override=self.remove,
             status=self.status,
             add_note=self.add_note,
+            load=self.load,
         )
 
     async def explain(self, question: Question) -> dict[str, object]:
@@ -103,8 +111,13 @@ class Control:
     async def add_note(self, kind: str, text: str) -> dict[str, object]:
         return {"at": 3.0, "kind": kind, "text": text}
 
+    async def load(self, body: object) -> dict[str, object]:
+        self.loads = parse_loads(body, 1000.0)
+        return {"accepted": len(self.loads), "gbit_per_query": {"alder": 0.5, "birch": None}}
+
     async def status(self) -> dict[str, object]:
         return {
+            "capacity": CAPACITY,
             **dict.fromkeys(("now", "published", "fresh_until", "sampled_at"), 2.0),
             **{key: [] for key in ("serials", "names", "failed_zones", "moves", "notes", "listen")},
             **{key: {} for key in ("zones", "queries", "samples")},
@@ -444,3 +457,46 @@ def test_a_port_in_use_is_one_sentence() -> None:
             asyncio.run(admin.start(make_app(Control().services()), Address("127.0.0.1", port), ""))
     advice = "another program uses this address; stop it, or choose another with --admin ADDR:PORT"
     assert str(caught.value) == f"can't listen on 127.0.0.1:{port}: {advice}"
+
+
+LOAD = {"provider": "alder", "gbps": 120.5}
+
+
+def test_measured_loads_are_taken_one_or_many() -> None:
+    control = Control()
+
+    async def session(ask: Ask) -> None:
+        status, told, _ = await ask("POST", "/v1/load", json=LOAD, headers=BEARER)
+        assert (status, told["accepted"]) == (200, 1)
+        assert control.loads == [Load("alder", 120.5e9, 1000.0)]
+        many = [{**LOAD, "at": 900}, {**LOAD, "provider": "birch", "gbps": 0}]
+        status, told, _ = await ask("POST", "/v1/load", json=many, headers=BEARER)
+        assert (status, told["accepted"]) == (200, 2)
+        assert control.loads == [Load("alder", 120.5e9, 900.0), Load("birch", 0.0, 1000.0)]
+        assert (await ask("POST", "/v1/load", json=LOAD))[0] == 401
+
+    over_http(control, TOKEN, session)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ([], "give 1 to 1000 loads"),
+        ("alder", "a load is an object with 'provider' and 'gbps'"),
+        ({"gbps": 1}, "'provider' is missing"),
+        ({**LOAD, "mbps": 1}, "unknown field 'mbps'; known are provider, gbps, at"),
+        ({**LOAD, "gbps": -1}, "'gbps' must be a number from 0 to 1000000"),
+        ({**LOAD, "gbps": True}, "'gbps' must be a number from 0 to 1000000"),
+        ({**LOAD, "gbps": "9"}, "'gbps' must be a number from 0 to 1000000"),
+        ({**LOAD, "gbps": 10**400}, "'gbps' must be a number from 0 to 1000000"),
+        ({**LOAD, "at": 699}, "'at' must be Unix seconds, at most 300 s ago"),
+        ({**LOAD, "at": 1006}, "'at' must be Unix seconds, at most 300 s ago"),
+        ([LOAD, {**LOAD, "gbps": None}], "load 2: 'gbps' must be a number from 0 to 1000000"),
+    ],
+)
+def test_a_load_that_is_wrong_is_told_so(body: object, message: str) -> None:
+    async def session(ask: Ask) -> None:
+        status, told, _ = await ask("POST", "/v1/load", json=body, headers=BEARER)
+        assert (status, told) == (400, {"error": message})
+
+    over_http(Control(), TOKEN, session)

@@ -1,0 +1,259 @@
+"""Caps kept: from what is asked and carried to prices, beside the turns, since that takes up to seconds.
+
+`Caps.observe` counts each round; `Caps.problem` is asked for in turn, `CapsProblem.solve` runs beside, and `Caps.take` gives
+the decisions that carry the new prices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgedns import metrics
+from edgedns.control.schedule import Force
+from edgedns.engine.demand import (
+    Demand,
+    Rates,
+    RuleInForce,
+    answers_by_provider,
+    counts_by_network,
+    demand_of,
+    rules_in_force,
+)
+from edgedns.engine.snapshot import View
+from edgedns.engine.tally import TCP, TYPE_PLACE, V6
+from edgedns.errors import EdgednsError
+from edgedns.model import Provider
+from edgedns.steer.capacity import HEAVIEST, Limits, Plan, Prices, Splits
+from edgedns.steer.decisions import Column, Decisions
+from edgedns.steer.loads import Fit, Load
+from edgedns.steer.rows import Floats
+from edgedns.steer.spill import absences, only_plans, plan_prices, with_plan
+from edgedns.store.local import LocalStore
+
+# Below so many steered queries a round nobody's transit is filled from here, and shares are no shares.
+QUERIES_LEAST = 1000
+EVERY = 60.0
+HEAVIEST_AHEAD = 1500
+LEAST = 1e-9
+FILE = "loads"
+
+
+@dataclass(frozen=True)
+class Account:
+    """How caps stand, in queries a second. state: none (declared), idle, kept (no price needed), priced or unmet."""
+
+    state: str = "none"
+    note: str = ""
+    names: tuple[str, ...] = ()
+    cap: tuple[float, ...] = ()
+    load: tuple[float, ...] = ()
+    price: tuple[float, ...] = ()
+    unmet: tuple[float, ...] = ()
+    used: float = 0.0
+    total: float = 0.0
+
+    def told(self) -> dict[str, Any]:
+        """As status shows it; a provider whose cap is not in force has null for it."""
+        rows = zip(self.names, self.cap, self.load, self.price, self.unmet, strict=True)
+        providers = [
+            {
+                "provider": name,
+                "cap": round(cap, 3) if np.isfinite(cap) else None,
+                "load": round(load, 3),
+                "price_ms": round(price, 3),
+                "over": round(over, 3),
+            }
+            for name, cap, load, price, over in rows
+        ]
+        return {"state": self.state, "note": self.note, "queries_per_second": round(self.total, 3), "providers": providers}
+
+
+@dataclass(frozen=True)
+class Solved:
+    """New prices with the rows that they don't put right alone, the first for what is up now, and how that stands."""
+
+    plans: Sequence[tuple[Prices, Mapping[Column, Splits]]]
+    account: Account
+
+
+@dataclass(frozen=True)
+class CapsProblem:
+    """Everything that prices follow from; nothing in it changes any more. caps: queries a second, inf where there is none."""
+
+    force: Force
+    rules: Callable[[], list[RuleInForce]]
+    rates: Rates
+    v6: float
+    caps: Callable[[float], Floats]
+    note: str
+    up: frozenset[str]
+
+    def solve(self) -> Solved:
+        """Prices for what is up now and for each provider's absence (or return). CapsUnsolved."""
+        world, decisions = self.force.world, self.force.decisions
+        providers = world.rules.providers
+        demand = demand_of(self.rules(), self.rates, self.v6)
+        rows = demand.rows(decisions, world.ground.spreader)
+        cap = self.caps(demand.total)
+        if not rows or demand.total < QUERIES_LEAST / world.rules.round or not np.isfinite(cap).any():
+            few = demand.total < QUERIES_LEAST / world.rules.round
+            why = f"fewer than {QUERIES_LEAST} steered queries a round" if few else self.note or "nothing is measured"
+            return Solved((), Account("idle", why, total=demand.total))
+        plans: list[tuple[Prices, Mapping[Column, Splits]]] = []
+        account = Account()
+        for i, up in enumerate((self.up, *absences(self.up, providers))):
+            limits = Limits(cap, demand.fixed_load(providers, up))
+            prices, splits, plan = plan_prices(decisions, rows, limits, list(providers), up, HEAVIEST_AHEAD if i else HEAVIEST)
+            plans.append((prices, splits))
+            account = account if i else self._account(prices, plan, cap, demand)
+        return Solved(plans, account)
+
+    def _account(self, prices: Prices, plan: Plan, cap: Floats, demand: Demand) -> Account:
+        over = plan.unmet > LEAST
+        state = "unmet" if over.any() else "priced" if any(prices.ms.values()) else "kept"
+        names = tuple(self.force.world.rules.providers)
+        return Account(
+            state, self.note, names, tuple(cap), tuple(plan.load), tuple(prices.ms.get(name, 0.0) for name in names),
+            tuple(plan.unmet), plan.used, demand.total,
+        )  # fmt: skip
+
+
+@dataclass
+class Caps:
+    """What is counted and measured for caps, and how they stand."""
+
+    store: LocalStore
+    log: Callable[[str], None]
+    fit: Fit = field(default_factory=Fit)
+    rates: Rates = field(default_factory=Rates)
+    account: Account = field(default_factory=Account)
+    _observed_at: float = 0.0
+    _solved_at: float = 0.0
+    _solved_for: tuple[object, ...] = ()
+    _v6: float = 0.0
+    _known: tuple[tuple[object, ...], list[RuleInForce]] | None = None
+
+    def restore(self) -> None:
+        """Take up the fit that was kept."""
+        try:
+            kept = self.store.load_json(FILE)
+            self.fit = Fit.from_json(kept) if kept is not None else Fit()
+        except (EdgednsError, ValueError) as error:
+            self.log(f"measured loads: {error}; fitting begins anew")
+
+    def observe(self, force: Force, view: Callable[[], View], run: Path, registry: metrics.Registry, now: float) -> None:
+        """Count what was asked since the last round; nothing where no provider has a cap."""
+        if not declared(force.world.rules.providers):
+            self.rates, self.account, self._solved_for = Rates(), Account(), ()
+            return
+        ground = force.world.ground
+        networks = counts_by_network(metrics.read_networks(run, ground.key), len(ground.atoms.net_asn))
+        cells = np.frombuffer(metrics.read_totals(run, registry.used), np.uint64)
+        self.rates = self.rates.after(ground.key, networks, cells, max(now - self._observed_at, LEAST))
+        self._observed_at = now
+        self._v6 = _share_of_aaaa(view(), self.rates.cells)
+
+    def problem(self, force: Force, view: Callable[[], View], up: frozenset[str], now: float) -> CapsProblem | None:
+        """What is to be solved now; None where nothing is due: every minute, and at once when what is up has changed."""
+        providers = force.world.rules.providers
+        if not declared(providers) or self.rates.seconds < force.world.rules.round / 2:
+            return None
+        why = (force.world.base_name, up)
+        if self._solved_for == why and now - self._solved_at < EVERY:
+            return None
+        self._solved_for, self._solved_at = why, now
+        seen = view()
+        scale = {name: self.fit.bits_per_query(name, now) for name in providers}
+        return CapsProblem(
+            force, lambda: self._rules(force, seen), self.rates, self._v6, lambda total: _caps(providers, scale, total),
+            _without_loads(providers, scale), up,
+        )  # fmt: skip
+
+    def _rules(self, force: Force, view: View) -> list[RuleInForce]:
+        """Read once for each base and phase: it takes a tenth of a second."""
+        key = (force.world.base_name, view.rows)
+        if self._known is None or self._known[0] != key:
+            self._known = (key, rules_in_force(view, force.world.compiled.columns, force.world.ground.atoms))
+        return self._known[1]
+
+    def take(self, solved: Solved, decisions: Decisions) -> Decisions:
+        """The decisions with these prices in them; what changed about caps is said."""
+        self._say(solved.account)
+        self.account = solved.account
+        decisions = only_plans(decisions, [frozenset(prices.up) for prices, _ in solved.plans])
+        for i, (prices, splits) in enumerate(solved.plans):
+            decisions = with_plan(decisions, prices, splits, first=i == 0)
+        return decisions
+
+    def _say(self, account: Account) -> None:
+        over = [f"{n} by {o / c:.0%}" for n, c, o in zip(account.names, account.cap, account.unmet, strict=True) if o > LEAST]
+        known = [n for n, o in zip(self.account.names, self.account.unmet, strict=True) if o > LEAST]
+        if over and [name.split(" by ")[0] for name in over] != known:
+            self.log(f"caps can't be met: over their caps are {', '.join(over)}; what is too much is shared out in proportion")
+        if not over and known:
+            self.log("caps are met again")
+        if account.note and account.note != self.account.note:
+            self.log(f"caps: {account.note}")
+
+    def take_loads(self, loads: Sequence[Load], force: Force, view: Callable[[], View], now: float) -> dict[str, Any]:
+        """Pair measured loads with the queries that they came from; the reply. LoadError when a provider isn't known."""
+        names = list(force.world.rules.providers)
+        unknown = [load.provider for load in loads if load.provider not in names]
+        if unknown:
+            raise LoadError(f"there is no provider {unknown[0][:60]!r}; there are {', '.join(names)}")
+        given: dict[str, float] = {}
+        if self.rates.seconds:
+            answers = answers_by_provider(self._rules(force, view()), self.rates.cells, names)
+            given = {name: count / self.rates.seconds for name, count in answers.items()}
+        self.fit.take(loads, given, now)
+        self.store.save_json(FILE, self.fit.to_json())
+        fitted = {name: self.fit.bits_per_query(name, now) for name in names}
+        return {"accepted": len(loads), "gbit_per_query": {name: _giga(bits) for name, bits in fitted.items()}}
+
+
+class LoadError(EdgednsError):
+    """A measured load can't be used."""
+
+
+def _giga(bits: float | None) -> float | None:
+    return None if bits is None else bits / 1e9
+
+
+def declared(providers: Mapping[str, Provider]) -> bool:
+    """Does any provider have a cap?"""
+    return any(provider.capacity for provider in providers.values())
+
+
+def _share_of_aaaa(view: View, cells: Floats) -> float:
+    """The part of AAAA in what was asked of A and AAAA, in all zones."""
+    a = aaaa = 0.0
+    for zone in view.base.zones:
+        for transport in (0, V6, TCP, TCP + V6):
+            a += float(cells[zone.requests + transport + TYPE_PLACE[1]])
+            aaaa += float(cells[zone.requests + transport + TYPE_PLACE[28]])
+    return aaaa / (a + aaaa) if a + aaaa > 0 else 0.0
+
+
+def _caps(providers: Mapping[str, Provider], scale: Mapping[str, float | None], total: float) -> Floats:
+    """Each provider's cap in queries a second, of `total`; inf where there is none, or none that can be told in queries."""
+    caps = np.full(len(providers), np.inf)
+    for i, (name, provider) in enumerate(providers.items()):
+        bits = scale[name]
+        if provider.capacity is not None and provider.capacity.unit == "share":
+            caps[i] = provider.capacity.value * total
+        elif provider.capacity is not None and bits is not None:
+            caps[i] = provider.capacity.value / bits
+    return caps
+
+
+def _without_loads(providers: Mapping[str, Provider], scale: Mapping[str, float | None]) -> str:
+    """What to say of caps that can't be in force."""
+    named = [n for n, p in providers.items() if p.capacity is not None and p.capacity.unit == "bps" and scale[n] is None]
+    if not named:
+        return ""
+    return f"in bits per second, and not in force until POST /v1/load says what is carried: {', '.join(named)}"
