@@ -32,6 +32,7 @@ class Reader:
         self._store = store
         self._log = log
         self.refused: list[Problem] = []
+        self._table_read = False
 
     def rules(self, now: float, good: Loaded | None) -> Loaded:
         """The rules directory, its zones with errors as they were in `good`. RuleErrors, SourceError: nothing can be used."""
@@ -40,8 +41,12 @@ class Reader:
         except RuleErrors as error:
             self.refused = error.problems
             raise
+        whole = _completed(loaded, good)
+        if not whole.rules.zones:
+            self.refused = whole.problems
+            raise RuleErrors(whole.problems)
         self.refused = []
-        return _completed(loaded, good)
+        return whole
 
     def first_rules(self, now: float) -> tuple[Loaded, Loaded | None]:
         """The rules to begin with, and the last good ones that were kept."""
@@ -65,7 +70,9 @@ class Reader:
 
     def table(self) -> AsnTable:
         """The ASN table; SourceError when it can't be used."""
-        return asn.load(self._paths.asn) if self._paths.asn else asn.embedded()
+        table = asn.load(self._paths.asn) if self._paths.asn else asn.embedded()
+        self._table_read = True
+        return table
 
     def first_table(self) -> AsnTable:
         """The ASN table to begin with: where it can't be used, the last good one that was kept."""
@@ -75,6 +82,7 @@ class Reader:
             if self._paths.asn is None or not self._store.good_table.exists():
                 raise
             table = asn.load(self._store.good_table)
+            self._table_read = False
             self._log(f"{error}\nthe ASN table can't be used; the last good one is, dated {table.date}")
             return table
 
@@ -85,7 +93,7 @@ class Reader:
         try:
             if whole and own:
                 self._store.keep_rules(self._paths.rules)
-            if self._paths.asn is not None:
+            if self._paths.asn is not None and self._table_read:
                 self._store.keep_table(self._paths.asn)
         except SourceError as error:
             self._log(str(error))

@@ -11,7 +11,7 @@ from typing import Any
 from edgedns import metrics
 from edgedns.control.caps import Caps, CapsProblem, Solved
 from edgedns.control.inputs import Paths, Reader
-from edgedns.control.measured import Measured, restored
+from edgedns.control.measured import Measured, restored, set_back
 from edgedns.control.orders import Orders
 from edgedns.control.plausible import moved_share, observed
 from edgedns.control.schedule import Force, Scheduler, fresh_until
@@ -351,14 +351,15 @@ class Control:
         return True
 
     def _facts(self, wished: Force) -> Facts:
-        """What law 8 looks at. A table that shrank is compared with the last one only while that one is fresh."""
-        force, rules = self.force, self.world.rules
-        weights = observed(metrics.read_networks(self.run, self.world.ground.key), self.world.ground.atoms)
+        """What law 8 looks at; compared with the last table only while that is fresh, or nothing could ever come after it."""
+        force, rules, ground = self.force, self.world.rules, self.world.ground
+        comparable = 0 <= wished.taken_at - force.taken_at < rules.fresh_for
+        weights = observed(metrics.read_networks(self.run, ground.key), ground.atoms) if comparable else None
         return Facts(
             measured_at=wished.table.at,
             rows=len(wished.table.keys),
-            last_rows=len(force.table.keys) if wished.taken_at - force.taken_at < rules.fresh_for else 0,
-            moved=moved_share(force.decisions, wished.decisions, weights),
+            last_rows=len(force.table.keys) if comparable else 0,
+            moved=moved_share(force.decisions, wished.decisions, weights) if comparable else 0.0,
             limit=rules.max_moved_share,
             oldest=rules.fresh_for,
         )
@@ -369,8 +370,8 @@ class Control:
     def _decide(self, force: Force, now: float, at: float) -> Decisions:
         """What follows now from a world and table, going on from the decisions in it; with drains as they are `at` a time."""
         rules, before = force.world.rules, force.decisions
-        if before.table_at > now + CLOCK_SKEW:  # the clock was set back; no table would ever be newer
-            before = replace(before, table_at=0.0)
+        if before.table_at > now + CLOCK_SKEW:  # else no table would be newer until the clock has caught up
+            before = set_back(before, now)
         ttl = max((record.ttl for zone in rules.zones.values() for record in zone.records), default=0)
         columns, states = force.world.compiled.columns, self.orders.states(rules, at)
         health, failing = self.measured.health, self.checks.failing

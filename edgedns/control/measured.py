@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from edgedns.errors import EdgednsError
 from edgedns.model import RttSample
+from edgedns.steer.decisions import Decisions
 from edgedns.steer.health import Health
 from edgedns.steer.rtt import RttStore
 from edgedns.steer.wan import WanTable, estimate
@@ -28,7 +29,9 @@ class Measured:
     _changes: int = 0
 
     def take(self, samples: Sequence[RttSample], now: float) -> bool:
-        """Take samples; True when they revealed a failure or its end."""
+        """Take samples; True when they revealed a failure or its end. ValueError when there are too many of a kind."""
+        if self.health.at > now + AHEAD:  # the clock was set back: nothing would come back up until it catches up
+            self.health = Health()
         for batch in self.health.observe(samples):
             self.rtt.observe_columns(batch)
         self.sampled_at = now
@@ -62,6 +65,18 @@ class Measured:
             self.rtt = restored("histograms", lambda: RttStore.from_sections(sections), log) or self.rtt
         self.health = restored("health", health, log) or self.health
         self._changes = self.health.changes
+
+
+def set_back(decisions: Decisions, now: float) -> Decisions:
+    """Decisions whose times lie in the future, as if they had been made now: the clock was set back."""
+    ahead = decisions.now - now
+    columns = {}
+    for column, decided in decisions.columns.items():
+        hold = decided.hold.copy()
+        hold["moved"] -= ahead
+        hold["guard_until"] -= ahead
+        columns[column] = replace(decided, since=decided.since - ahead, hold=hold)
+    return replace(decisions, columns=columns, table_at=decisions.table_at - ahead, now=now)
 
 
 def restored(what: str, load: Callable[[], T | None], log: Callable[[str], None]) -> T | None:

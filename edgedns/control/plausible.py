@@ -10,16 +10,15 @@ from numpy.typing import NDArray
 
 from edgedns.model import Reason, Wan
 from edgedns.steer.atoms import Atoms
-from edgedns.steer.decisions import ColumnDecisions, Decisions, Ranking
-from edgedns.steer.rows import ROW, Bools, Ints, Keys, Rows, nearest, pack, unpack
+from edgedns.steer.decisions import Column, ColumnDecisions, Decisions, Ranking
+from edgedns.steer.rows import KEY, ROW, Bools, Ints, Keys, Rows, nearest, unpack
 
 # Moves of fewer networks than this are never too many: a small table would freeze.
 FEW = 10
 # Observed queries speak when there are so many, from so many networks; before, each row weighs the same.
 QUERIES_LEAST = 1000
 NETWORKS_LEAST = 20
-MEASURED_BEFORE = {Reason.MEASURED, Reason.HELD, Reason.GUARDED}
-MEASURED_AFTER = {Reason.MEASURED, Reason.HELD}
+BY_MEASUREMENT = {Reason.MEASURED, Reason.HELD, Reason.GUARDED}
 
 
 class Weights(NamedTuple):
@@ -47,27 +46,31 @@ def observed(counts: Sequence[bytes], atoms: Atoms) -> Weights | None:
 
 
 def moved_share(before: Decisions, after: Decisions, weights: Weights | None) -> float:
-    """The share (0 to 1) of queries, over all wan columns, that measurements alone would answer otherwise than before.
+    """The share (0 to 1) of queries that measurements alone would answer otherwise than before, in the column where most do.
 
-    Failures, returns, drains and first measurements are no part of it.
+    Failures, returns, drains and first measurements are no part of it. Without weights each measured network counts once.
     """
-    moved = total = 0.0
-    networks: set[bytes] = set()
-    for column, now in after.columns.items():
-        was = before.columns.get(column)
-        if was is None or not isinstance(column.action, Wan) or not (len(was.keys) or len(now.keys)):
-            continue
-        rows, queries = weights or _each_row_once(was.keys, now.keys)
+    pairs = [(was, now) for column, now in after.columns.items() if (was := _wan(before, column))]
+    rows, queries = weights or _measured_networks([one for pair in pairs for one in pair])
+    share, networks = 0.0, np.zeros(len(rows), np.bool_)
+    for was, now in pairs:
         changed = _moves_of_measure(was, now)[_ranking_of(was, rows), _ranking_of(now, rows)]
-        moved += float(queries[changed].sum())
-        total += float(queries.sum())
-        networks.update(pack(rows[changed]).tolist())
-    return moved / total if len(networks) >= FEW else 0.0
+        share = max(share, float(queries[changed].sum()) / max(1, int(queries.sum())))
+        networks |= changed
+    return share if networks.sum() >= FEW else 0.0
 
 
-def _each_row_once(was: Keys, now: Keys) -> Weights:
-    keys = np.union1d(was, now)
-    return Weights(unpack(keys), np.ones(len(keys), np.int64))
+def _wan(decisions: Decisions, column: Column) -> ColumnDecisions | None:
+    return decisions.columns.get(column) if isinstance(column.action, Wan) else None
+
+
+def _measured_networks(columns: Sequence[ColumnDecisions]) -> Weights:
+    """Each network with a row once, without the levels above, which speak for others; these where there is nothing else."""
+    keys: Keys = np.unique(np.concatenate([one.keys for one in columns])) if columns else np.zeros(0, KEY)
+    rows = unpack(keys)
+    own = rows[rows["block"] >= 0]
+    rows = own if len(own) else rows
+    return Weights(rows, np.ones(len(rows), np.int64))
 
 
 def _ranking_of(decided: ColumnDecisions, rows: Rows) -> NDArray[np.int64]:
@@ -83,5 +86,5 @@ def _moves_of_measure(was: ColumnDecisions, now: ColumnDecisions) -> Bools:
 
 
 def _is_measured_move(before: Ranking, after: Ranking) -> bool:
-    by_measure = before.reason in MEASURED_BEFORE and after.reason in MEASURED_AFTER
+    by_measure = before.reason in BY_MEASUREMENT and after.reason in BY_MEASUREMENT
     return by_measure and before.targets[:1] != after.targets[:1]

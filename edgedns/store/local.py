@@ -145,7 +145,7 @@ def require_writable(directory: Path) -> None:
 def load_arrays(path: Path) -> Sections | None:
     """The arrays of a file by name, None where there is no file; SourceError when it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
     except FileNotFoundError:
         return None
