@@ -21,7 +21,7 @@ HEADROOM = 0.9
 RESERVE = 0.995
 COST_LIMIT = 1000.0
 MOVING_MS = 1.0
-SHARE_STEP = 1 / 512
+SHARE_STEP = 1 / 1024
 NEARLY = 1e-6
 
 
@@ -141,7 +141,7 @@ def staying(shape: tuple[int, ...], current: Ints, moving: float = MOVING_MS) ->
 def _solve_within(demand: Floats, cost: Floats, limits: Limits, used: float, heaviest: int) -> tuple[Plan, float]:
     """The plan that keeps to a part of each cap, and by how much it can't."""
     room, weight = limits.room(used), np.where(np.isfinite(limits.cap), limits.cap, 0.0)
-    order = np.argsort(-demand, kind="stable")
+    order = np.argsort(-demand, kind="stable")[: int((demand > 0).sum())]  # who asks nothing goes by prices
     heavy, light = np.sort(order[:heaviest]), np.sort(order[heaviest:])
     prices = np.zeros(cost.shape[1])
     if len(light):
