@@ -39,6 +39,9 @@ def _foreign(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("conformance"))  # one server for all
     if _foreign(config):
         left_out = pytest.mark.skip(reason="of edgedns alone")
         for item in items:

@@ -35,7 +35,7 @@ def test_6_1_1_an_opt_when_asked(either: Client, name: str, rtype: str) -> None:
     """Section 6.1.1: "If an OPT record is present in a received request, compliant responders MUST include an OPT record in
     their respective responses."."""
     reply = either(name, rtype, edns=0)
-    assert (reply.edns, reply.options) == (0, ())
+    assert reply.edns == 0
     assert reply.payload >= 512
 
 
@@ -123,6 +123,7 @@ def test_7_an_option_that_can_t_be_read(either: Client) -> None:
         assert (rcode(reply), reply.edns) == ("FORMERR", 0)
 
 
+@pytest.mark.ours
 def test_rfc5001_2_1_nsid_when_asked(either: Client) -> None:
     """RFC 5001 section 2.2: the server gives its identifier when the resolver asks with an empty option, and not else."""
     asked = option(either("zero", options=[dns.edns.GenericOption(dns.edns.OptionType.NSID, b"")]), dns.edns.OptionType.NSID)

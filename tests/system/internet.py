@@ -230,6 +230,8 @@ def wait_for_answer(host: Host, server: str, name: str, rtype: str, *options: st
 
 def unbound_has(module: str) -> bool:
     """Whether this unbound was built with a module, such as subnetcache."""
+    if shutil.which("unbound", path=_path()) is None:
+        return False
     done = subprocess.run(["unbound", "-V"], capture_output=True, text=True, env={"PATH": _path()})
     linked = [line for line in done.stdout.splitlines() if line.startswith("Linked modules")]
     return module in " ".join(linked).split()

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from configparser import RawConfigParser
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -223,7 +222,8 @@ def status(output: str) -> str:
 
 
 def short(output: str) -> set[str]:
-    return set(output.split("\n")) - {""}
+    """The lines of `dig +short`, less what it says of tries that were not the last."""
+    return {line for line in output.splitlines() if line and not line.startswith(";;")}
 
 
 def test_ten_steps() -> None:
@@ -389,10 +389,13 @@ def test_workers_answer_without_the_control_process(deployed: Deployed) -> None:
 
 @rooted
 def test_one_node_without_power(deployed: Deployed) -> None:
-    """unbound goes on resolving through the other, and the node comes back by itself."""
+    """unbound goes on resolving through the other, and the node comes back by itself.
+
+    It gives up on a client that it kept waiting for 1.9 s (its discard-timeout), so the client asks again, as they do.
+    """
     deployed.ns1.host.kill()
     for number in range(4):
-        found = deployed.dig(f"dark-{number}.wild.cdn.example.net", "A", "+short", "+time=8")
+        found = deployed.dig(f"dark-{number}.wild.cdn.example.net", "A", "+short", "+time=3", "+tries=4")
         assert short(found) == {"192.0.2.80"}
     for line in commands(6)[2:]:
         deployed.ns1.type(line)
@@ -402,12 +405,13 @@ def test_one_node_without_power(deployed: Deployed) -> None:
 @pytest.mark.long
 def test_installs_from_the_tree(tmp_path: Path) -> None:
     """Step 1, and the Dockerfile's build stage: a fresh environment, from this tree, without the test's own packages."""
-    place = tmp_path / "edgedns"
+    place, tree = tmp_path / "edgedns", tmp_path / "tree"
+    wanted = ("edgedns", "rules", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+    tree.mkdir()  # a copy, since a build leaves things behind
+    subprocess.run(["cp", "-a", *(str(ROOT / name) for name in wanted), str(tree)], check=True)
     for line in commands(1)[1:]:
-        words = [word.replace("/opt/edgedns", str(place)).replace("/usr/src/edgedns", str(ROOT)) for word in shlex.split(line)]
+        words = [word.replace("/opt/edgedns", str(place)).replace("/usr/src/edgedns", str(tree)) for word in shlex.split(line)]
         words[0] = sys.executable if words[0] == "python3" else words[0]
         subprocess.run(words, check=True, capture_output=True, timeout=900)
-    with suppress(FileNotFoundError):
-        subprocess.run(["rm", "-rf", str(ROOT / "build")], check=True)
     shown = subprocess.run([str(place / "bin" / "edgedns"), "check", str(ROOT / "rules")], capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
