@@ -51,6 +51,9 @@ def make_services(control: Control, workers: Workers, turns: Turns) -> admin.Ser
     async def wan(asn: int | None, limit: int) -> dict[str, Any]:
         return await call(wan_rows, control, asn, limit)
 
+    async def uplift(limit: int) -> dict[str, Any]:
+        return await call(control.uplift, limit, time.time())
+
     async def overrides() -> Sequence[Override]:
         return control.overrides
 
@@ -76,6 +79,7 @@ def make_services(control: Control, workers: Workers, turns: Turns) -> admin.Ser
         explain=explained,
         samples=samples,
         wan=wan,
+        uplift=uplift,
         overrides=overrides,
         add_override=add,
         remove_override=remove,

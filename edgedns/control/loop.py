@@ -15,6 +15,7 @@ from edgedns.control.measured import Measured, restored, set_back
 from edgedns.control.orders import Orders
 from edgedns.control.plausible import moved_share, observed
 from edgedns.control.schedule import Force, Scheduler, fresh_until
+from edgedns.control.uplift import Gained
 from edgedns.engine import lookup
 from edgedns.engine.compile import atoms_file
 from edgedns.engine.explain import Evidence
@@ -74,6 +75,7 @@ class Control:
         self.orders = Orders(self.store, log)
         self.measured = Measured()
         self.checks = Checks()
+        self.gained = Gained(self.store, log)
         self.caps = Caps(self.store, log)
         self.collector = Collector(self._network_of, self._network_of_asn, self._knows_provider, self._knows_zone)
         self.counts = Counts()
@@ -120,6 +122,7 @@ class Control:
         self._salt = self.store.ensure_salt()
         self.orders.restore(now)
         self.caps.restore()
+        self.gained.restore()
         root = restored("root", self.publisher.last, self.log) or {}
         table = self._reader.first_table()
         read, good = self._reader.first_rules(now)
@@ -264,6 +267,7 @@ class Control:
         """One body of samples; a failure that it reveals is published at once."""
         outcome = self.collector.accept(body, now)
         if outcome.accepted:
+            self.gained.take(outcome.accepted, self.force.decisions)
             try:
                 changed = self.measured.take(outcome.accepted, now)
             except ValueError as error:
@@ -297,6 +301,7 @@ class Control:
         self.counts.rounds += 1
         self._heal()
         force = self.force
+        self.gained.close_round(force, now)
         self.caps.observe(force, partial(self._view, now), self.run, self.registry, now)
         table = self.measured.close_round(list(self.world.rules.providers), now)
         wished = self._decided(replace(force, table=table, taken_at=now), now) if table is not None else None
@@ -337,6 +342,7 @@ class Control:
         """Keep measurements for the next control process."""
         self._saved_at = now
         self.measured.save(self.store)
+        self.gained.save()
 
     def _refuse(self, why: str) -> None:
         self.counts.refused += 1
@@ -450,6 +456,11 @@ class Control:
         if self._opened is None or self._opened.serial != root["serial"]:
             self._opened = self.mapped.snapshot(root)
         return self._opened
+
+    def uplift(self, limit: int, now: float) -> dict[str, Any]:
+        """What steering gains over nominal; `limit` networks a rule."""
+        ground = self.world.ground
+        return self.gained.told(self.force, observed(metrics.read_networks(self.run, ground.key), ground.atoms), limit, now)
 
     def evidence(self, now: float) -> Evidence:
         """What the published snapshot was decided from."""

@@ -53,8 +53,8 @@ class Services:
     """What control hands over. An EdgednsError raised by one becomes 400, a guard.Refused its own status.
 
     `serial`: lowest snapshot serial that workers serve, 0 for none. `samples`: one NDJSON body -> the reply.
-    `wan`: (asn or None, most rows). `add_override` completes `id` and `created`; `remove_override` is False for no such id.
-    `add_note`: (kind, text) -> the note.
+    `wan`: (asn or None, most rows). `uplift`: most networks a rule. `add_override` completes `id` and `created`;
+    `remove_override` is False for no such id. `add_note`: (kind, text) -> the note.
     """
 
     serial: Callable[[], int]
@@ -62,6 +62,7 @@ class Services:
     explain: Callable[[Question], Awaitable[Json]]
     samples: Callable[[bytes], Awaitable[Json]]
     wan: Callable[[int | None, int], Awaitable[Json]]
+    uplift: Callable[[int], Awaitable[Json]]
     overrides: Callable[[], Awaitable[Sequence[Override]]]
     add_override: Callable[[Override], Awaitable[Override]]
     remove_override: Callable[[str], Awaitable[bool]]
@@ -111,6 +112,7 @@ class Admin:
             web.get("/v1/explain", self.explain),
             web.post("/v1/samples", self.samples),
             web.get("/v1/wan", self.wan),
+            web.get("/v1/uplift", self.uplift),
             web.get("/v1/overrides", self.overrides),
             web.post("/v1/overrides", self.add_override),
             web.delete("/v1/overrides/{id}", self.remove_override),
@@ -162,6 +164,11 @@ class Admin:
         limit = _number(request.query, "limit", 1, WAN_ROWS)
         asn = _number(request.query, "asn", 0, 2**32 - 1)
         return _reply(await self._services.wan(asn, limit if limit is not None else 100))
+
+    async def uplift(self, request: web.Request) -> web.Response:
+        _refuse_unknown(request.query, ("limit",))
+        limit = _number(request.query, "limit", 1, WAN_ROWS)
+        return _reply(await self._services.uplift(limit if limit is not None else 100))
 
     async def overrides(self, _: web.Request) -> web.Response:
         return _reply({"overrides": [override_json(one) for one in await self._services.overrides()]})

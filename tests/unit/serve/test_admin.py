@@ -55,6 +55,7 @@ class Control:
             explain=self.explain,
             samples=self.samples,
             wan=self.wan,
+            uplift=self.uplift,
             overrides=self.overrides,
             add_override=self.add,
             remove_override=self.remove,
@@ -88,6 +89,13 @@ class Control:
     async def samples(self, body: bytes) -> dict[str, object]:
         self.bodies.append(body)
         return {"accepted": body.count(b"\n"), "rejected": [{"line": 3, "error": "not JSON"}]}
+
+    async def uplift(self, limit: int) -> dict[str, object]:
+        interval: dict[str, float] = {"ms": 3.0, "low": 1.0, "high": 5.0}
+        row = {"network": "AS64500", "as_name": None, "provider": "alder", "nominal": None, "samples": [9.0, 9.0], "weight": 1}
+        column = {"rules": ["www/all A"], "holdout": 0.1, "overall": interval, "moved": interval, "networks": limit}
+        column |= {"measured": 1, "worse": 0, "rows": [{**row, **interval}]}
+        return {"at": 2.0, "half_life": 3600.0, "weighted_by": "networks", "columns": [column]}
 
     async def wan(self, asn: int | None, limit: int) -> dict[str, object]:
         self.wan_asked.append((asn, limit))
@@ -371,6 +379,17 @@ def test_slow_bodies_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
     over_http(Control(), TOKEN, session, inflow)
     assert inflow.reading == 0
+
+
+def test_uplift_is_bounded() -> None:
+    async def session(ask: Ask) -> None:
+        for query, limit in (("?limit=7", 7), ("", 100)):
+            status, body = (await ask("GET", f"/v1/uplift{query}"))[:2]
+            assert (status, body["columns"][0]["networks"]) == (200, limit)
+        for query in ("limit=0", "limit=10001", "limit=x", "asn=1"):
+            assert (await ask("GET", f"/v1/uplift?{query}"))[0] == 400
+
+    over_http(Control(), "", session)
 
 
 def test_wan_is_bounded() -> None:

@@ -1,0 +1,81 @@
+"""Holdout and uplift through the control process: from the rules to answers, and from samples to what /v1/uplift tells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from edgedns.control import Control, Paths
+from edgedns.dns import types
+from edgedns.dns.edns import ClientSubnet, Edns
+from edgedns.dns.message import Query
+from edgedns.engine.answer import answer
+from edgedns.model import Reason
+from tests.small import ADDRESS, replace, samples, write_rules, write_table
+
+NOW = 1_790_000_000.0
+WWW = b"\3www\7example\3net\0"
+RTTS: dict[str, float | None] = {"alder": 50.0, "birch": 30.0, "cedar": 60.0}
+LEVEL: dict[str, float | None] = {"alder": 30.0, "birch": 50.0, "cedar": 60.0}
+
+
+def start(top: Path, share: str) -> Control:
+    rules = write_rules(top / "rules")
+    zone = rules / "example.net.yaml"
+    replace(zone, zone.read_text().replace("min_samples: 1,", f"min_samples: 1, holdout: {share},"))
+    control = Control(Paths(top / "state", rules, write_table(top / "table.tsv")), "node", lambda _: None)
+    control.start(NOW)
+    return control
+
+
+def measure(control: Control, rounds: int, now: float = NOW) -> float:
+    """Birch is faster than nominal alder in the first forty networks, alder itself in the others."""
+    for _ in range(rounds):
+        control.ingest(samples(now + 1, RTTS, range(40)) + b"\n" + samples(now + 1, LEVEL, range(40, 60)), now + 1)
+        now += 10
+        control.close_round(now)
+    return now
+
+
+def given(control: Control, network: int, at: float) -> Counter[tuple[str, Reason | None, int]]:
+    """(address, reason, scope) of each /24 of a network."""
+    found: Counter[tuple[str, Reason | None, int]] = Counter()
+    snapshot = control.snapshot()
+    for third in range(256):
+        edns = Edns(1232, 0, False, ClientSubnet(1, 24, 0, bytes((10, network, third, 0))))
+        query = Query(0, types.QUERY, False, False, WWW, WWW, types.A, types.IN, edns, b"")
+        made, choice = answer(snapshot, query, bytes((127, 0, 0, 1)), at)
+        found[str(ip_address(made.response.answer[0].rdata)), choice.reason, made.scope] += 1
+    return found
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25])
+def test_a_share_keeps_nominal_answers_and_says_so(tmp_path: Path, share: float) -> None:
+    control = start(tmp_path, f"{share}")
+    now = measure(control, 3)
+    found = given(control, 7, now)
+    birch, alder = (ADDRESS["birch"], Reason.MEASURED, 24), (ADDRESS["alder"], Reason.HOLDOUT, 24)
+    assert set(found) == {birch, alder}
+    assert abs(found[alder] / 256 - share) < 4 * (share * (1 - share) / 256) ** 0.5
+    assert {(address, reason) for address, reason, _ in given(control, 50, now)} == {(ADDRESS["alder"], Reason.MEASURED)}
+
+
+def test_what_it_gains(tmp_path: Path) -> None:
+    control = start(tmp_path, "10%")
+    now = measure(control, 12)
+    told = control.uplift(5, now)
+    assert told["weighted_by"] == "networks"
+    column = next(one for one in told["columns"] if one["rules"] == ["www/measured A"])
+    assert (column["holdout"], column["networks"], column["measured"], column["worse"]) == (0.1, 60, 40, 0)
+    assert column["moved"]["low"] < column["moved"]["ms"] < column["moved"]["high"]
+    assert column["moved"]["ms"] == pytest.approx(20.0, abs=2.0)
+    assert column["overall"]["ms"] == pytest.approx(column["moved"]["ms"] * 40 / 60, abs=0.01)
+    assert len(column["rows"]) == 5
+    assert (column["rows"][0]["provider"], column["rows"][0]["nominal"]) == ("birch", "alder")
+    control.save(now)
+    again = start(tmp_path, "10%")
+    kept = next(one for one in again.uplift(5, now)["columns"] if one["rules"] == ["www/measured A"])
+    assert kept["moved"] == column["moved"]
