@@ -58,7 +58,7 @@ CHECK = Shape(
         Key("tcp", PORT, "connect to this port of each address"),
         Key("every", PERIOD, "time between two checks; default 5s"),
         Key("timeout", PERIOD, "a check that takes longer has failed; default 2s"),
-        Key("down_after", COUNT, "failures in a row that take an address out; default 3"),
+        Key("down_after", COUNT, "failures in a row of an address that take its provider out, over its family; default 3"),
         Key("up_after", COUNT, "successes in a row that bring it back; default 2"),
     ),
 )

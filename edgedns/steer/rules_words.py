@@ -257,7 +257,8 @@ def domain(text: str) -> str:
 
 def url(text: str) -> str:
     """A check's URL: http or https, with `{ip}` where each address goes."""
-    if not re.fullmatch(r"https?://\{ip\}(:\d{1,5})?(/[!-~]*)?", text, re.ASCII):
+    found = re.fullmatch(r"https?://\{ip\}(?::(\d{1,5}))?(/[!-~]*)?", text, re.ASCII)
+    if not found or not 0 < int(found[1] or 80) < 1 << 16:
         raise Wrong("E213", f"'{short(text)}' is not a URL for a check, such as http://{{ip}}/healthz")
     return text
 
