@@ -30,7 +30,10 @@ Watch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """How to replay. budget: the share of arms measured in a slot (1 = all), beside the one that serves."""
+    """How to replay. budget: the share of arms measured in a slot (1 = all), beside the one that serves.
+
+    wan: the terms of a rule to judge, instead of the margins and the nominal order given here.
+    """
 
     objective: Objective = "graded"
     min_samples: float = 1.0
@@ -43,6 +46,7 @@ class Plan:
     schedule: Schedule = "random"
     seed: int = 0
     leave_out_vantage: bool = False
+    wan: Wan | None = None
 
     def terms(self) -> Terms:
         """`median` is the literal definition: P(rtt < the pooled median), unshrunk and without caution."""
@@ -54,11 +58,15 @@ class Plan:
         return literal if self.objective == "median" else Pace(objective=self.objective)
 
     def rule(self, providers: tuple[str, ...]) -> Wan:
-        """The rule that is replayed: all providers, in the order given or else by name."""
-        nominal = tuple(dict.fromkeys((*self.nominal, *providers)))
-        if self.objective == "median":
-            return Wan(providers, nominal, -np.inf, -np.inf, self.min_samples)
-        return Wan(providers, nominal, self.margin_ms, self.margin_percent, self.min_samples)
+        """The rule that is replayed: of these providers those that it names, or all, in the order given or else by name."""
+        if self.wan is not None:
+            among = tuple(name for name in self.wan.among if name in providers)
+            nominal = tuple(dict.fromkeys((*(name for name in self.wan.nominal if name in among), *among)))
+            wan = replace(self.wan, among=among, nominal=nominal, holdout=0.0)
+        else:
+            nominal = tuple(dict.fromkeys((*self.nominal, *providers)))
+            wan = Wan(providers, nominal, self.margin_ms, self.margin_percent, self.min_samples)
+        return replace(wan, margin_ms=-np.inf, margin_percent=-np.inf) if self.objective == "median" else wan
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgedns.errors import SourceError
 from edgedns.steer.replay import Played
-from edgedns.steer.rows import Floats, Ints
+from edgedns.steer.rows import Bools, Floats, Ints
 
 WORSE_MS = 5.0
 BINS = 5
@@ -51,30 +51,70 @@ class Score:
 
 def score(played: Played, first: int | None = None) -> Score:
     """Score the slots from `first` on (default: all after the first, or the only one)."""
-    from_slot = first if first is not None else int(played.slots[min(1, len(played.slots) - 1)])
-    counted = played.slots >= from_slot
-    chosen, rtt = played.chosen[counted], played.rtt[counted].astype(np.float64)
-    got = _take(rtt, chosen)
-    known = ~np.isnan(got)
-    if not known.any():
-        raise SourceError(f"nothing to score from slot {from_slot} on")
-    single = _best_single(rtt)
-    known &= ~np.isnan(rtt[:, :, single])
-    seen = rtt[known]
-    baselines = {
-        "random": Answers.of(np.nanmean(seen, axis=1)),
-        "best_single": Answers.of(seen[:, single]),
-        "oracle": Answers.of(np.nanmin(seen, axis=1)),
-    }
-    answers = Answers.of(got[known])
-    room = baselines["best_single"].mean_ms - baselines["oracle"].mean_ms
-    worse, better = _shares(got, rtt[:, :, single], known)
+    counted = _Counted.of(played, first)
+    ways = {name: Answers.of(rtt) for name, rtt in counted.ways().items()}
+    answers = ways.pop("edgedns")
+    room = ways["best_single"].mean_ms - ways["oracle"].mean_ms
+    worse, better = _shares(counted.got, counted.rtt[:, :, counted.single], counted.known)
     return Score(
-        answers=answers, baselines=baselines, best_single=played.providers[single],
-        gap_captured=(baselines["best_single"].mean_ms - answers.mean_ms) / room if room > 0 else float("nan"),
-        switches_per_100=_switches(chosen), share_worse_5ms=worse, share_better_5ms=better,
-        calibration=calibration(played), rows=int(known.sum()),
+        answers=answers, baselines=ways, best_single=played.providers[counted.single],
+        gap_captured=(ways["best_single"].mean_ms - answers.mean_ms) / room if room > 0 else float("nan"),
+        switches_per_100=_switches(counted.chosen), share_worse_5ms=worse, share_better_5ms=better,
+        calibration=calibration(played), rows=int(counted.known.sum()),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curves:
+    """For a plot, by way of choosing: `sorted_ms`, the RTT of each answer, ascending; `mean_ms`, the mean of each slot."""
+
+    slots: Ints
+    sorted_ms: dict[str, Floats]
+    mean_ms: dict[str, Floats]
+
+
+def curves(played: Played, first: int | None = None) -> Curves:
+    """What `score` sums up, answer by answer and slot by slot."""
+    counted = _Counted.of(played, first)
+    slot = np.nonzero(counted.known)[0]
+    answers = np.bincount(slot, minlength=len(counted.slots))
+    there = answers > 0
+    ways = counted.ways()
+    means = {name: np.bincount(slot, rtt, len(answers))[there] / answers[there] for name, rtt in ways.items()}
+    return Curves(counted.slots[there], {name: np.sort(rtt) for name, rtt in ways.items()}, means)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """The slots that count: rtt[slot, unit, provider], who was chosen, what that got, and where there is anything to score."""
+
+    slots: Ints
+    rtt: Floats
+    chosen: Ints
+    got: Floats
+    known: Bools
+    single: int
+
+    @classmethod
+    def of(cls, played: Played, first: int | None) -> _Counted:
+        from_slot = first if first is not None else int(played.slots[min(1, len(played.slots) - 1)])
+        counted = played.slots >= from_slot
+        chosen, rtt = played.chosen[counted], played.rtt[counted].astype(np.float64)
+        got, single = _take(rtt, chosen), _best_single(rtt)
+        known = ~np.isnan(got) & ~np.isnan(rtt[:, :, single])
+        if not known.any():
+            raise SourceError(f"nothing to score from slot {from_slot} on")
+        return cls(played.slots[counted], rtt, chosen, got, known, single)
+
+    def ways(self) -> dict[str, Floats]:
+        """The RTT of each answer, by way of choosing."""
+        seen = self.rtt[self.known]
+        return {
+            "edgedns": self.got[self.known],
+            "random": np.nanmean(seen, axis=1),
+            "best_single": seen[:, self.single],
+            "oracle": np.nanmin(seen, axis=1),
+        }
 
 
 def calibration(played: Played) -> list[dict[str, float]]:
@@ -114,7 +154,7 @@ def _switches(chosen: Ints) -> float:
     return 100.0 * float(((chosen[1:] != chosen[:-1]) & both).sum()) / max(1, int(both.sum()))
 
 
-def _shares(got: Floats, single: Floats, known: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[float, float]:
+def _shares(got: Floats, single: Floats, known: Bools) -> tuple[float, float]:
     """Shares of units whose mean answer is 5 ms worse, and better, than the best single provider's."""
     times = known.sum(axis=0)
     there = times > 0

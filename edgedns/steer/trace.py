@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,7 +41,10 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Trace:
-    """Samples sorted by time. `slot[i]` numbers sample i's slot, `slot_seconds` long; `unit[i]` its (network, vantage)."""
+    """Samples sorted by time. `slot[i]` numbers sample i's slot, `slot_seconds` long; `unit[i]` its (network, vantage).
+
+    timed: the file told times, so that a slot's length means something.
+    """
 
     batch: Batch
     slot: Ints
@@ -49,6 +52,7 @@ class Trace:
     unit: Ints
     unit_row: Ints
     unit_vantage: Ints
+    timed: bool = False
 
     @property
     def slots(self) -> Ints:
@@ -56,19 +60,14 @@ class Trace:
         return np.unique(self.slot)
 
 
-def parse(lines: Iterable[str], watch: Callable[[int], None] = lambda line: None) -> tuple[Trace, list[Rejected]]:
-    """The samples of a CSV text with a header, and the lines that are none. SourceError when nothing is usable.
-
-    `watch` is called now and then with the number of the line that was read.
-    """
+def parse(lines: Iterable[str]) -> tuple[Trace, list[Rejected]]:
+    """The samples of a CSV text with a header, and the lines that are none. SourceError when nothing is usable."""
     reader = csv.reader(lines)
     header = [name.strip().lower() for name in next(reader, [])]
     place = _columns(header)
     kept: list[Line] = []
     rejected: list[Rejected] = []
     for fields in reader:
-        if reader.line_num % 20_000 == 0:
-            watch(reader.line_num)
         if not fields:
             continue
         try:
@@ -164,7 +163,7 @@ def _trace(lines: list[Line], slotted: bool) -> Trace:
         rows=rows_of(networks), providers=tuple(providers), vantages=tuple(vantages), row=row, provider=provider,
         vantage=vantage, family=family, rtt=np.array([line.rtt for line in lines]), at=at + 0.5 if slotted else at,
     )  # fmt: skip
-    return Trace(batch, slot, seconds, unit, units[:, 0], units[:, 1])
+    return Trace(batch, slot, seconds, unit, units[:, 0], units[:, 1], not slotted)
 
 
 def _interval(at: Floats, arm: Ints) -> float:

@@ -198,3 +198,76 @@ class TestCommand:
         assert result.exit_code == 2
         assert result.stderr.startswith(f"error: {file}: ")
         assert len(result.stderr.splitlines()) == 1
+
+    def test_a_plot_is_drawn(self, tmp_path):
+        for name, begins in (("out.png", b"\x89PNG"), ("out.svg", b"<?xml")):
+            result = CliRunner().invoke(replay, [str(PLANETLAB), "--plot", str(tmp_path / name)])
+            assert result.exit_code == 0, result.output
+            assert (tmp_path / name).read_bytes().startswith(begins)
+
+    def test_a_plot_that_can_not_be_written_is_told(self, tmp_path):
+        for name in ("out.xyz", "nowhere/out.png"):
+            result = CliRunner().invoke(replay, [str(PLANETLAB), "--plot", str(tmp_path / name)])
+            assert result.exit_code == 2
+            assert "the plot can't be written" in result.stderr
+
+    def test_without_matplotlib_the_extra_is_named(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("edgedns.cli.plot.find_spec", lambda name: None)
+        result = CliRunner().invoke(replay, [str(PLANETLAB), "--plot", str(tmp_path / "out.png")])
+        assert result.exit_code == 2
+        assert "pip install 'edgedns[plot]'" in result.stderr
+
+    def test_leaving_vantages_out_needs_vantages(self):
+        result = CliRunner().invoke(replay, [str(PLANETLAB), "--leave-out", "vantage"])
+        assert result.exit_code == 2
+        assert "needs a column `vantage`" in result.stderr
+
+
+RULES = """
+version: 1
+zone: cdn.example.net
+soa: {mname: ns1.cdn.example.net, rname: noc.example.net, minimum: 60s}
+ns: [ns1]
+providers:
+  alder: {v4: [192.0.2.10]}
+  birch: {v4: [198.51.100.10]}
+  cedar: {v4: [203.0.113.10]}
+records:
+  www:
+    rules:
+      - {name: two, match: {asn: 64500}, wan: {among: [alder, birch], nominal: [birch, alder], min_samples: 1}}
+      - {name: everyone-else, wan: {among: all, nominal: [alder, birch, cedar], margin: {percent: 80}, min_samples: 1}}
+static:
+  - "ns1 A 192.0.2.53"
+"""
+
+
+class TestRules:
+    @pytest.fixture
+    def files(self, tmp_path):
+        (tmp_path / "zone.yaml").write_text(RULES)
+        rtts = {"alder": 30, "birch": 40, "cedar": 20}
+        lines = [f"{s},64500,{p},{rtt}\n" for s in range(6) for p, rtt in rtts.items()]
+        (tmp_path / "history.csv").write_text("slot,asn,provider,rtt_ms\n" + "".join(lines))
+        return tmp_path
+
+    def told(self, files, *options):
+        result = CliRunner().invoke(replay, [str(files / "history.csv"), "--rules", str(files), "--json", *options])
+        return json.loads(result.stdout)["mean_ms"] if result.exit_code == 0 else result.stderr
+
+    def test_a_rules_own_terms_are_judged(self, files):
+        assert self.told(files, "--rule", "two") == pytest.approx(30.0)
+        assert self.told(files, "--rule", "everyone-else") == pytest.approx(30.0), "80 % is more than cedar saves"
+
+    def test_which_rule_must_be_clear(self, files):
+        assert "which rule" in self.told(files)
+        assert "two (of www), everyone-else (of www)" in self.told(files)
+        assert "has no `wan` rule named 'three'" in self.told(files, "--rule", "three")
+
+    def test_samples_must_be_of_its_providers(self, files):
+        (files / "history.csv").write_text("slot,asn,provider,rtt_ms\n1,64500,p0,20\n")
+        assert "the samples are of p0" in self.told(files, "--rule", "two")
+
+    def test_wrong_rules_are_told(self, files):
+        (files / "zone.yaml").write_text("version: 1\nzoone: x\n")
+        assert "zoone" in self.told(files)
