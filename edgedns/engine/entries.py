@@ -8,36 +8,47 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edgedns.dns import types
+from edgedns.dns import edns, types
+from edgedns.dns.message import Response, encode_tail
 from edgedns.dns.name import suffixes
+from edgedns.engine.answer import TRANSFERS
+from edgedns.engine.identity import chaos
 from edgedns.engine.snapshot import NODE, NONE, STEERED, WILDCARD, Base, Rule, Slot, Tail, View, Zone
 from edgedns.engine.tally import request_cell
 
 ENTRIES_MAX = 16384
 # Past this a compression pointer might not reach what it would have to after a shift.
 POINTER_REACH = 0x3E00
-CLASS_IN = b"\0\1"
+IN, CH, ANY_CLASS = b"\0\1", b"\0\3", b"\0\xff"
 POINTER_TO_QNAME = b"\xc0\x0c"
-# OPT, TKEY, TSIG, transfers and MAILB, MAILA are the reference path's to judge; ANY is not.
-HANDED_BACK = frozenset({types.OPT, *range(128, 255)})
-REFUSED_TAIL = Tail(b"", (0, 0, 0), types.REFUSED, False, (), None, 0, 0, 0)
+QR, AA = 0x80, 0x04
 
 
 class Piece(NamedTuple):
-    """A prebuilt message less its question and OPT; `plain` and `with_opt` are the four counts in wire form."""
+    """A prebuilt message less its question and OPT.
 
+    `flags` is the first octet of the flags; `plain` and `with_opt` are the four counts in wire form. `cuts` are shorter ends
+    of `content`, each with the additional records left. `error` is an extended error's whole option, or empty.
+    """
+
+    flags: int
+    rcode: int
     plain: bytes
     with_opt: bytes
     content: bytes
+    cuts: tuple[tuple[int, int], ...] = ()
+    error: bytes = b""
 
 
 class Entry(NamedTuple):
-    """What one question is answered with. `slot` is None for a static answer, else `chosen` is by provider index."""
+    """What one question is answered with.
+
+    `slot` is None for a static answer. Else `chosen` is by provider index, and behind the last come what is said without a
+    provider and what is said where that is to be SERVFAIL.
+    """
 
     requests: int
     responses: int
-    flags: int
-    rcode: int
     static: Piece
     slot: Slot | None = None
     cells: int = 0
@@ -49,20 +60,46 @@ class Entry(NamedTuple):
 def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
     """The Entry for a folded name and its four octets of type and class; those of existing names are kept."""
     base, qtype = view.base, int.from_bytes(type_class[:2], "big")
-    if type_class[2:] != CLASS_IN or qtype in HANDED_BACK:
-        return None
     zone = base.zone_of(name, parent_side=qtype == types.DS)
-    if zone is None:
-        return _entry(base.elsewhere, qtype, REFUSED_TAIL, _piece(b"", (0, 0, 0)))
+    by_form = _by_form(view, zone, name, qtype, type_class[2:])
+    if by_form is not None or zone is None:
+        return _entry(base.elsewhere, qtype, by_form or REFUSED)
     node, outcome, exact = find_outcome(base, zone, name, qtype)
     if outcome == NONE:
         return None
     entry = _outcome_entry(view, zone, qtype, name, node, outcome)
+    # RFC 1035 section 6.2: to QCLASS=* the response should never be authoritative.
+    if entry is not None and type_class[2:] == ANY_CLASS:
+        entry = _without_aa(entry)
     if entry is not None and exact:
         if len(view.entries) >= ENTRIES_MAX:
             view.entries.clear()
         view.entries[name + type_class] = entry
     return entry
+
+
+def _by_form(view: View, zone: Zone | None, name: bytes, qtype: int, qclass: bytes) -> Piece | None:
+    """What is answered whatever the zone holds: as in engine.answer, where the RFCs are."""
+    if qclass == CH:
+        return _from_response(name, chaos(view.node, name, qtype))
+    if qclass not in (IN, ANY_CLASS) or zone is None:
+        return REFUSED
+    return BY_TYPE.get(qtype)
+
+
+def _from_response(name: bytes, response: Response) -> Piece:
+    if not response.answer:
+        return _refusal(response.rcode, response.error)
+    made = encode_tail(name, response)
+    return _piece(QR, response.rcode, made.body, made.counts)
+
+
+def _without_aa(entry: Entry) -> Entry:
+    def lower(piece: Piece | None) -> Piece | None:
+        return piece and piece._replace(flags=piece.flags & ~AA)
+
+    static = entry.static._replace(flags=entry.static.flags & ~AA)
+    return entry._replace(static=static, chosen=tuple(map(lower, entry.chosen)), first_link=lower(entry.first_link))
 
 
 def find_outcome(base: Base, zone: Zone, name: bytes, qtype: int) -> tuple[int, int, bool]:
@@ -88,7 +125,7 @@ def _outcome_entry(view: View, zone: Zone, qtype: int, name: bytes, node: int, o
     if tail.slot is not None:
         return _chain_entry(view, zone, qtype, name, tail, tail.slot)
     piece = make_piece(tail, len(name))
-    return None if piece is None else _entry(zone, qtype, tail, piece)
+    return None if piece is None else _entry(zone, qtype, piece)
 
 
 def _steered_entry(view: View, zone: Zone, qtype: int, name: bytes, node: int, number: int) -> Entry | None:
@@ -98,8 +135,8 @@ def _steered_entry(view: View, zone: Zone, qtype: int, name: bytes, node: int, n
     if without is None:
         return None
     slot = view.base.slot_at(number)
-    chosen = (*_choices(view.base, slot, b"", (0, 0, 0), POINTER_TO_QNAME), without)
-    return _with_slot(view, _entry(zone, qtype, nothing, without), slot, chosen, None)
+    chosen = (*_choices(view.base, slot, without, b"", (0, 0, 0), POINTER_TO_QNAME), without, FAILED)
+    return _with_slot(view, _entry(zone, qtype, without), slot, chosen, None)
 
 
 def _chain_entry(view: View, zone: Zone, qtype: int, name: bytes, tail: Tail, number: int) -> Entry | None:
@@ -109,12 +146,12 @@ def _chain_entry(view: View, zone: Zone, qtype: int, name: bytes, tail: Tail, nu
         return None
     slot = view.base.slot_at(number)
     owner = shift(tail.owner.to_bytes(2, "big"), (0,), len(name) - tail.length)
-    chosen = (*_choices(view.base, slot, links.content, tail.counts, owner), None)
-    return _with_slot(view, _entry(zone, qtype, tail, links), slot, chosen, first)
+    chosen = (*_choices(view.base, slot, links, links.content, tail.counts, owner), None, FAILED)
+    return _with_slot(view, _entry(zone, qtype, links), slot, chosen, first)
 
 
 def _choices(
-    base: Base, slot: Slot, links: bytes, counts: tuple[int, int, int], owner: bytes
+    base: Base, slot: Slot, like: Piece, links: bytes, counts: tuple[int, int, int], owner: bytes
 ) -> tuple[Piece, ...]:
     """By provider: what precedes, then its records, owned by the name at `owner` (a compression pointer)."""
     pieces = []
@@ -122,7 +159,7 @@ def _choices(
         records, count = base.records(slot.ttl_index, slot.family, provider)
         size = len(records) // count if count else 1
         owned = b"".join(owner + records[at + 2 : at + size] for at in range(0, len(records), size))
-        pieces.append(_piece(links + owned, (counts[0] + count, counts[1], counts[2])))
+        pieces.append(_piece(like.flags, like.rcode, links + owned, (counts[0] + count, counts[1], counts[2])))
     return tuple(pieces)
 
 
@@ -136,14 +173,8 @@ def _with_slot(view: View, entry: Entry, slot: Slot, chosen: tuple[Piece | None,
     )
 
 
-def _entry(zone: Zone, qtype: int, tail: Tail, static: Piece) -> Entry:
-    return Entry(
-        requests=zone.requests + request_cell("udp", b"", qtype),
-        responses=zone.responses + tail.rcode,
-        flags=0x84 if tail.aa else 0x80,
-        rcode=tail.rcode,
-        static=static,
-    )
+def _entry(zone: Zone, qtype: int, static: Piece) -> Entry:
+    return Entry(zone.requests + request_cell("udp", b"", qtype), zone.responses, static)
 
 
 def make_piece(tail: Tail, length: int) -> Piece | None:
@@ -151,12 +182,29 @@ def make_piece(tail: Tail, length: int) -> Piece | None:
     delta = length - tail.length
     if delta and len(tail.content) > POINTER_REACH:
         return None
-    return _piece(shift(tail.content, tail.pointers, delta) if delta else tail.content, tail.counts)
+    content = shift(tail.content, tail.pointers, delta) if delta else tail.content
+    return _piece(QR | AA if tail.aa else QR, tail.rcode, content, tail.counts)._replace(cuts=tail.cuts)
 
 
-def _piece(content: bytes, counts: tuple[int, int, int]) -> Piece:
+def _piece(flags: int, rcode: int, content: bytes, counts: tuple[int, int, int]) -> Piece:
     plain = b"\0\1" + b"".join(count.to_bytes(2, "big") for count in counts)
-    return Piece(plain, plain[:6] + (counts[2] + 1).to_bytes(2, "big"), content)
+    return Piece(flags, rcode, plain, plain[:6] + (counts[2] + 1).to_bytes(2, "big"), content)
+
+
+def _refusal(rcode: int, error: int | None) -> Piece:
+    option = b"" if error is None else b"\0\x0f\0\2" + error.to_bytes(2, "big")
+    return _piece(QR, rcode, b"", (0, 0, 0))._replace(error=option)
+
+
+REFUSED = _refusal(types.REFUSED, edns.NOT_AUTHORITATIVE)
+NOT_IMPLEMENTED = _refusal(types.NOTIMP, edns.NOT_SUPPORTED)
+FAILED = _refusal(types.SERVFAIL, None)
+BY_TYPE = {
+    types.NXNAME: _refusal(types.FORMERR, edns.INVALID_QUERY_TYPE),
+    types.MAILA: NOT_IMPLEMENTED,
+    types.MAILB: NOT_IMPLEMENTED,
+    **dict.fromkeys(TRANSFERS, _refusal(types.REFUSED, edns.PROHIBITED)),
+}
 
 
 def shift(content: bytes, pointers: tuple[int, ...], delta: int) -> bytes:

@@ -21,7 +21,7 @@ from typing import TypeAlias
 from edgedns.errors import SourceError
 
 MAGIC = b"EDGEDNS\0"
-VERSION = 1
+VERSION = 2
 ROOT_FORMAT = 1
 ALIGN = 64
 HEADER = struct.Struct("<8sHHIQ")

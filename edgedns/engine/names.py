@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 from edgedns.dns import types
@@ -16,7 +17,7 @@ from edgedns.dns.name import is_subdomain
 from edgedns.dns.zone import Kind, Node, Zone
 from edgedns.engine.flat import Buffer
 from edgedns.engine.resolve import CHAIN_LIMIT, Walk, walk
-from edgedns.engine.snapshot import NODE, NONE, STEERED, WILDCARD
+from edgedns.engine.snapshot import NODE, NONE, STEERED, TAIL, WILDCARD
 
 TAIL_MAX = 60_000
 PROBE_TYPES = (65280, 65281, 65282)
@@ -41,9 +42,10 @@ class NameBuilder:
         self.outcomes: list[int] = []
         self.tails: list[int] = []
         self.pointers: list[int] = []
+        self.cuts: list[int] = []
         self.keys: list[tuple[int, bytes]] = []
         self._blobs: dict[bytes, int] = {}
-        self._tails: dict[tuple[int, ...], int] = {}
+        self._tails: dict[tuple[object, ...], int] = {}
 
     def store(self, content: bytes) -> tuple[int, int]:
         """(offset, length) of `content` in the blob; the same octets are stored once."""
@@ -82,7 +84,7 @@ class NameBuilder:
     def tail(self, qname: bytes, response: Response) -> int:
         """The number of the tail that answers `qname` with `response`."""
         made = encode_tail(qname, response)
-        return self._add_tail(made.body, made.counts, response, made.pointers, NONE, 0, 0, len(qname))
+        return self._add_tail(made.body, made.counts, response, made.pointers, NONE, 0, 0, len(qname), made.cuts[:-1])
 
     def chain_tail(self, qname: bytes, found: Walk) -> int:
         """The tail of a CNAME chain that a steered name ends: a stand-in record shows how its owner is pointed to."""
@@ -107,17 +109,21 @@ class NameBuilder:
         owner: int,
         first: int,
         length: int,
+        cuts: tuple[tuple[int, int], ...] = (),
     ) -> int:
         if len(content) > TAIL_MAX:
             return NONE
         start, size = self.store(content)
         head = (start, size, counts[0] | counts[1] << 16, counts[2], response.rcode | response.aa << 8)
-        key = (*head, *pointers, slot, owner, first, length)
+        key = (head, pointers, slot, owner, first, length, cuts)
         number = self._tails.get(key)
         if number is None:
-            number = self._tails[key] = len(self.tails) // 11
-            self.tails += (*head, len(self.pointers), len(pointers), slot, owner, first, length)
+            number = self._tails[key] = len(self.tails) // TAIL
+            row = (*head, len(self.pointers), len(pointers), slot, owner, first, length, len(self.cuts) // 2, len(cuts))
+            assert len(row) == TAIL
+            self.tails += row
             self.pointers += pointers
+            self.cuts += chain.from_iterable(cuts)
         return number
 
     def sections(self) -> dict[str, tuple[str, Buffer]]:
@@ -129,6 +135,7 @@ class NameBuilder:
             "outcome": ("I", array("I", self.outcomes)),
             "tail": ("I", array("I", self.tails)),
             "pointer": ("H", array("H", self.pointers)),
+            "cut": ("H", array("H", self.cuts)),
             "blob": ("B", bytes(self.blob)),
         }
 
@@ -177,9 +184,10 @@ class _ZoneTails:
     def _types(self, name: bytes) -> set[int]:
         """The types that a node answers in ways of their own, those at the end of its CNAME chain included.
 
-        DS is one of them at a delegation: the parent's side answers it, with or without one.
+        DS is one of them at a delegation: the parent's side answers it, with or without one. RRSIG and NSEC may stand
+        beside a CNAME, so that a question for one is not about where it leads.
         """
-        wanted: set[int] = {types.ANY, types.DS}
+        wanted: set[int] = {types.ANY, types.DS, types.RRSIG, types.NSEC}
         for _ in range(CHAIN_LIMIT):
             node = self.zone.find(name)
             if node is None:

@@ -24,7 +24,7 @@ STEERED = 0x80000000
 SPLIT_SLOTS = 4096
 UNIT_BITS = {4: 24, 6: 48}
 WILDCARD = 0x80000000
-NODE, RRSET, TAIL, SLOT, RANKING = 8, 4, 11, 4, 12
+NODE, RRSET, TAIL, SLOT, RANKING = 8, 4, 13, 4, 12
 MASK64 = 0xFFFFFFFFFFFFFFFF
 NO_REASONS: Mapping[int, int] = {}
 
@@ -85,7 +85,8 @@ class Tail(NamedTuple):
     """A prebuilt answer without its question and OPT, as encoded for a question name of `length` octets.
 
     `pointers` are the places of compression pointers that move with that length. With `slot` the answer is a CNAME chain that
-    a steered name ends: `owner` is the pointer to that name, `first` the tail of the first link alone.
+    a steered name ends: `owner` is the pointer to that name, `first` the tail of the first link alone. `cuts` are the
+    (octets, additional records) at which `content` may end before its end, ascending.
     """
 
     content: bytes
@@ -97,6 +98,7 @@ class Tail(NamedTuple):
     owner: int
     first: int
     length: int
+    cuts: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class Base:
         self.outcome = sections["outcome"]
         self.tail = sections["tail"]
         self.pointer = sections["pointer"]
+        self.cut = sections["cut"]
         self.blob = sections["blob"]
         self.cells = sections["cells"]
         self.record = sections["record"]
@@ -195,7 +198,7 @@ class Base:
 
     def tail_at(self, index: int) -> Tail:
         row = self.tail[index * TAIL : index * TAIL + TAIL]
-        start, size, an_ns, ar, rcode_aa, pointer, pointers, slot, owner, first, length = row
+        start, size, an_ns, ar, rcode_aa, pointer, pointers, slot, owner, first, length, cut, cuts = row
         return Tail(
             bytes(self.blob[start : start + size]),
             (an_ns & 0xFFFF, an_ns >> 16, ar),
@@ -206,6 +209,7 @@ class Base:
             owner,
             first,
             length,
+            tuple(zip(self.cut[cut * 2 : (cut + cuts) * 2 : 2], self.cut[cut * 2 + 1 : (cut + cuts) * 2 : 2], strict=True)),
         )
 
     def slot_at(self, index: int) -> Slot:
