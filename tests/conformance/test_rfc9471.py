@@ -1,0 +1,50 @@
+"""RFC 9471: glue is whole or TC; RFC 2181 section 9 and RFC 9715: truncation elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+from client import Client, flags, texts
+
+ALL_GLUE = 16
+
+
+@pytest.mark.parametrize("name", ["crowd", "host.crowd", f"{'x' * 63}.{'y' * 63}.crowd", "ns4.crowd"])
+def test_3_1_cut_glue_is_truncation(ask: Client, name: str) -> None:
+    """Section 3.1: "If message size constraints prevent the inclusion of all glue records for in-domain name servers over the
+    chosen transport, the server MUST set the TC (Truncated) flag to inform the client that the response is incomplete"."""
+    reply = ask(name)
+    assert "TC" in flags(reply)
+    assert len(reply.to_wire()) <= 512
+
+
+@pytest.mark.parametrize("name", ["crowd", "host.crowd", f"{'x' * 63}.{'y' * 63}.crowd"])
+def test_3_1_all_of_it_where_there_is_room(ask: Client, name: str) -> None:
+    for reply in (ask(name, edns=0, payload=1232), ask.over("tcp")(name)):
+        assert flags(reply) == set()
+        assert len(texts(reply.additional)) == ALL_GLUE
+        assert len(texts(reply.authority)) == 8
+
+
+@pytest.mark.parametrize("payload", [512, 1232, 1233, 4096, 65535])
+def test_rfc2181_9_a_set_that_doesn_t_fit_is_truncation(ask: Client, payload: int) -> None:
+    """RFC 2181 section 9: "The TC bit should be set in responses only when an RRSet is required as a part of the response, but
+    could not be included in its entirety."."""
+    reply = ask("large", "TXT", edns=0, payload=payload)
+    assert ("TC" in flags(reply)) == (len(texts(reply.answer)) < 9)
+    assert len(reply.to_wire()) <= payload
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("payload", [1232, 4096, 65535])
+def test_rfc9715_no_reply_that_could_be_cut_into_fragments(ask: Client, payload: int) -> None:
+    """RFC 9715 section 3.1, R3: "UDP responders SHOULD ... limit the response to 1,400 octets at most; ours is 1,232."""
+    reply = ask("large", "TXT", edns=0, payload=payload)
+    assert "TC" in flags(reply)
+    assert (reply.answer, reply.edns) == ([], 0)
+
+
+def test_rfc7766_never_over_tcp(ask: Client) -> None:
+    for edns in (-1, 0):
+        reply = ask.over("tcp")("large", "TXT", edns=edns, payload=512)
+        assert flags(reply) == {"AA"}
+        assert len(texts(reply.answer)) == 9
