@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -68,7 +69,10 @@ def running_edgedns(folder: Path) -> Iterator[Server]:
     exact, every = free_port(), free_port()
     listen = [text.replace(":0", f":{every if text.startswith(('0', '[::]')) else exact}") for text in listen]
     options = [word for text in listen for word in ("--listen", text)]
-    command = [sys.executable, "-m", "edgedns", "serve", "--rules", str(ROOT / "rules"), "--state", str(folder / "state")]
+    rules = folder / "rules"
+    shutil.copytree(ROOT / "rules", rules)
+    shutil.copy(Path(__file__).parent / "corners.yaml", rules)
+    command = [sys.executable, "-m", "edgedns", "serve", "--rules", str(rules), "--state", str(folder / "state")]
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen([*command, *options, "--admin", "off", "--workers", "1"], stdout=out, stderr=out)

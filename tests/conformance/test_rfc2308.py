@@ -66,6 +66,6 @@ def test_3_its_ttl_is_that_of_negative_answers(either: Client) -> None:
 
 
 def test_8020_2_nothing_is_underneath_what_does_not_exist(either: Client) -> None:
-    """RFC 8020 section 2: "NXDOMAIN ... there really is nothing underneath": a name that has something below is no NXDOMAIN."""
+    """RFC 8020 section 2: NXDOMAIN says that nothing is below either; so what has a name below is never NXDOMAIN."""
     for name in ("tree", "deep.tree", "_udp", "_tcp", "_443._tcp.www", "_tcp.www", "wild", "moved", "cname"):
         assert rcode(either(name, "LOC")) == "NOERROR"

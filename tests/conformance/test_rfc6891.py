@@ -108,7 +108,7 @@ def test_6_2_3_less_than_512_counts_as_512(ask: Client, payload: int) -> None:
 @pytest.mark.ours
 @pytest.mark.parametrize("payload", [1232, 4096, 65535])
 def test_rfc9715_3_1_no_more_than_is_never_cut_into_fragments(ask: Client, payload: int) -> None:
-    """RFC 9715 section 3.1: 1,400 octets at most, and 1,232 where the path is not known; larger is truncated."""
+    """RFC 9715 section 3.1: a responder's own limit keeps its replies below the size that paths cut. Ours is 1,232."""
     reply = ask("zero", edns=0, payload=payload)
     assert reply.payload == 1232
 

@@ -89,7 +89,7 @@ def test_7_2_1_a_source_of_0_asks_for_the_resolver_s_own(either: Client, subnet:
 @pytest.mark.steered
 @pytest.mark.parametrize("name", ["shop", "old-shop", "any.cname"])
 def test_7_2_1_a_chain_to_a_steered_name_stops_after_its_first_link(either: Client, name: str) -> None:
-    """Section 7.2.1: for a CNAME whose target depends on the client, give "only the CNAME" with the scope of its own."""
+    """Section 7.2.1: records of different scopes don't go into one answer; here the CNAME is everybody's, its target isn't."""
     reply = either(name, subnet="198.51.100.0/24")
     assert len(reply.answer) == 1
     assert texts(reply.answer)[0].startswith(f"{name} CNAME ")
