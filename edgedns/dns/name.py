@@ -97,13 +97,14 @@ def is_subdomain(name: bytes, apex: bytes) -> bool:
     return at == rest
 
 
-def suffixes(name: bytes) -> Iterator[bytes]:
-    """`name` itself and every name above it, the root last."""
-    at = 0
-    while name[at]:
+def suffixes(name: bytes, most: int = MAX_NAME) -> Iterator[bytes]:
+    """`name` itself and every name above it, the root last; only those of at most `most` labels."""
+    places, at = [0], 0
+    while length := name[at]:
+        at += 1 + length
+        places.append(at)
+    for at in places[-1 - most :]:
         yield name[at:]
-        at += 1 + name[at]
-    yield ROOT
 
 
 def ancestors(name: bytes, apex: bytes) -> list[bytes]:

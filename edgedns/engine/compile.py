@@ -84,13 +84,14 @@ def compile_base(
 ) -> Compiled:
     """The base file for these zones; `cells(kind, labels, size)` places counter blocks."""
     draft = _Draft(tuple(providers.values()), [one for one in overrides if one.kind == "pin"])
-    nodes = add_zones([draft.add_zone(source) for source in zones])
+    built = [draft.add_zone(source) for source in zones]
+    nodes = add_zones(built)
     phases, rows = _phases(space, list(draft.policies))
     meta = {
         "salt": str(salt),
         "providers": list(providers),
         "addresses": [[[a.hex() for a in one.v4], [a.hex() for a in one.v6]] for one in draft.providers],
-        "zones": [_zone_meta(source.rules, cells) for source in zones],
+        "zones": [_zone_meta(source.rules, zone, cells) for source, zone in zip(zones, built, strict=True)],
         "elsewhere": [cells("requests", ("",), REQUESTS), cells("responses", ("",), RESPONSES)],
         "ttls": list(draft.ttls),
         "policies": [[draft.rule_meta(rule, policy, cells) for rule in policy.rules] for policy in draft.policies],
@@ -152,8 +153,9 @@ def _number(numbers: dict[T, int], thing: T) -> int:
     return numbers.setdefault(thing, len(numbers))
 
 
-def _zone_meta(rules: ZoneRules, cells: Cells) -> dict[str, object]:
+def _zone_meta(rules: ZoneRules, zone: Zone, cells: Cells) -> dict[str, object]:
     return {
+        "depth": max(map(names.label_count, zone.nodes)),
         "name": rules.name,
         "apex": rules.apex.hex(),
         "requests": cells("requests", (rules.name,), REQUESTS),

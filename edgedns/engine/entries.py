@@ -1,7 +1,7 @@
 """What a question is answered with, prebuilt: made once per name and type from the flat files, kept by the View.
 
-An Entry is static (one Piece) or steered (a Piece for each provider). Names that don't exist are made up anew each time, so
-that a flood of them fills nothing.
+An Entry is static (one Piece) or steered (a Piece for each provider). A flood of names that don't exist fills nothing: they
+share entries.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Entry(NamedTuple):
 
 
 def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
-    """The Entry for a folded name and its four octets of type and class; those of existing names are kept."""
+    """The Entry for a folded name and its four octets of type and class, kept for the next time unless it is a refusal."""
     base, qtype = view.base, int.from_bytes(type_class[:2], "big")
     zone = base.zone_of(name, parent_side=qtype == types.DS)
     by_form = _by_form(view, zone, name, qtype, type_class[2:])
@@ -67,15 +67,23 @@ def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
     node, outcome, exact = find_outcome(base, zone, name, qtype)
     if outcome == NONE:
         return None
-    entry = _outcome_entry(view, zone, qtype, name, node, outcome)
-    # RFC 1035 section 6.2: to QCLASS=* the response should never be authoritative.
-    if entry is not None and type_class[2:] == ANY_CLASS:
-        entry = _without_aa(entry)
-    if entry is not None and exact:
-        if len(view.entries) >= ENTRIES_MAX:
-            view.entries.clear()
-        view.entries[name + type_class] = entry
+    # Names that don't exist share the entries of their length: their answers differ in nothing else.
+    key = name + type_class if exact else (node, outcome, len(name), request_cell("udp", b"", qtype), type_class[3])
+    entry: Entry | None = None if exact else view.entries.get(key)
+    if entry is None:
+        entry = _outcome_entry(view, zone, qtype, name, node, outcome)
+        # RFC 1035 section 6.2: to QCLASS=* the response should never be authoritative.
+        if entry is not None and type_class[2:] == ANY_CLASS:
+            entry = _without_aa(entry)
+        if entry is not None:
+            _keep(view, key, entry)
     return entry
+
+
+def _keep(view: View, key: bytes | tuple[int, ...], entry: Entry) -> None:
+    if len(view.entries) >= ENTRIES_MAX:
+        view.entries.clear()
+    view.entries[key] = entry
 
 
 def _by_form(view: View, zone: Zone | None, name: bytes, qtype: int, qclass: bytes) -> Piece | None:
@@ -107,7 +115,7 @@ def find_outcome(base: Base, zone: Zone, name: bytes, qtype: int) -> tuple[int, 
     index = base.node_index(zone.number, name)
     if index >= 0:
         return index, base.outcome_of(index, qtype), True
-    for encloser in suffixes(name):
+    for encloser in suffixes(name, zone.depth):
         index = base.node_index(zone.number, encloser)
         if index >= 0:
             child = base.node[index * NODE + 6]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from edgedns.dns.name import suffixes
+from edgedns.dns.name import label_count, suffixes
 from edgedns.dns.zone import Node, RRset
 from edgedns.engine.flat import Sections
 from edgedns.model import Family, NetworkKey, Prefix
@@ -41,13 +41,14 @@ def unit_slot(salt: int, unit: int) -> int:
 
 
 class Zone(NamedTuple):
-    """One zone as published; `requests`, `responses` and `answers` are bases in the counter cells."""
+    """One zone as published; `requests` and `responses` are bases in the counter cells, `depth` its longest name's labels."""
 
     name: str
     apex: bytes
     number: int
     requests: int
     responses: int
+    depth: int
 
 
 class Rule(NamedTuple):
@@ -134,11 +135,13 @@ class Base:
             (tuple(map(bytes.fromhex, v4)), tuple(map(bytes.fromhex, v6))) for v4, v6 in self.meta["addresses"]
         )
         self.zones = tuple(
-            Zone(z["name"], bytes.fromhex(z["apex"]), i, z["requests"], z["responses"])
+            Zone(z["name"], bytes.fromhex(z["apex"]), i, z["requests"], z["responses"], z["depth"])
             for i, z in enumerate(self.meta["zones"])
         )
         self.apexes = {zone.apex: zone for zone in self.zones}
-        self.elsewhere = Zone("", b"", -1, *self.meta["elsewhere"])
+        self.apex_depth = max((label_count(apex) for apex in self.apexes), default=0)
+        requests, responses = self.meta["elsewhere"]
+        self.elsewhere = Zone("", b"", -1, requests, responses, 0)
         self.policies = tuple(
             tuple(Rule(r["name"], r["kind"], tuple(r["columns"]), r["unit"], tuple(r["answers"])) for r in rules)
             for rules in self.meta["policies"]
@@ -149,7 +152,7 @@ class Base:
 
     def zone_of(self, qname: bytes, parent_side: bool = False) -> Zone | None:
         """The deepest zone that holds folded `qname`; for DS at an apex the zone above it (RFC 4035 section 3.1.4.1)."""
-        for name in suffixes(qname):
+        for name in suffixes(qname, self.apex_depth):
             zone = self.apexes.get(name)
             if zone is not None and not (parent_side and name == qname):
                 return zone
@@ -243,7 +246,7 @@ class View:
         self.ranking = overlay["ranking"]
         self.split = overlay["split"]
         self.rows = tuple(next(row for start, row in reversed(phases) if start <= now) for phases in base.phases)
-        self.entries: dict[bytes, Any] = {}
+        self.entries: dict[bytes | tuple[int, ...], Any] = {}
         self.resolvers: dict[bytes, tuple[int, int, int, int]] = {}
         self._rankings: dict[int, Ranking] = {}
 
