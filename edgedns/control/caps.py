@@ -38,6 +38,7 @@ from edgedns.store.local import LocalStore
 # Below so many steered queries a round nobody's transit is filled from here, and shares are no shares.
 QUERIES_LEAST = 1000
 EVERY = 60.0
+SOON = 10.0
 HEAVIEST_AHEAD = 1500
 LEAST = 1e-9
 FILE = "loads"
@@ -135,6 +136,7 @@ class Caps:
     _observed_at: float = 0.0
     _solved_at: float = 0.0
     _solved_for: tuple[object, ...] = ()
+    _failures: int = 0
     _v6: float = 0.0
     _known: tuple[tuple[object, ...], list[RuleInForce]] | None = None
 
@@ -158,15 +160,20 @@ class Caps:
         self._observed_at = now
         self._v6 = _share_of_aaaa(view(), self.rates.cells)
 
-    def problem(self, force: Force, view: Callable[[], View], up: frozenset[str], now: float) -> CapsProblem | None:
-        """What is to be solved now; None where nothing is due: every minute, and at once when what is up has changed."""
+    def problem(
+        self, force: Force, view: Callable[[], View], up: frozenset[str], failures: int, now: float
+    ) -> CapsProblem | None:
+        """What is to be solved now; None where nothing is due: each minute, soon after paths failed or came back (`failures`
+
+        counts that), and at once when what is up has changed.
+        """
         providers = force.world.rules.providers
         if not declared(providers) or self.rates.seconds < force.world.rules.round / 2:
             return None
-        why = (force.world.base_name, up)
-        if self._solved_for == why and now - self._solved_at < EVERY:
+        why = (force.world.base_name, up, tuple(provider.capacity for provider in providers.values()))
+        if self._solved_for == why and now - self._solved_at < (EVERY if failures == self._failures else SOON):
             return None
-        self._solved_for, self._solved_at = why, now
+        self._solved_for, self._solved_at, self._failures = why, now, failures
         seen = view()
         scale = {name: self.fit.bits_per_query(name, now) for name in providers}
         return CapsProblem(

@@ -313,7 +313,7 @@ class Control:
 
     def caps_problem(self, now: float) -> CapsProblem | None:
         """What is to be solved for caps, beside the turns; None where nothing is due."""
-        return self.caps.problem(self.force, partial(self._view, now), self._up(now), now)
+        return self.caps.problem(self.force, partial(self._view, now), self._up(now), self.measured.health.changes, now)
 
     def take_caps(self, solved: Solved, now: float) -> None:
         """Follow new prices."""

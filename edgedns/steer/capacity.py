@@ -33,13 +33,15 @@ class CapsUnsolved(EdgednsError):
 class Offer:
     """A wan column's rows as caps see them, and last the default, for networks that have no row.
 
-    rtt[row, arm]: ms, without gaps. path_up[row, arm]: not down for that network. first, second: who serves at no price, and
-    who is next (-1: nobody), served: who did before (-1: not known); all as numbers of the column's arms.
+    rtt[row, arm]: ms, without gaps. path_up[row, arm]: not down for that network. home: whom the row has settled on, first,
+    second: who serves at no price, and who is next (-1: nobody), served: who did before (-1: not known); all as numbers of
+    the column's arms.
     """
 
     keys: Keys
     rtt: Floats
     path_up: Bools
+    home: Ints
     first: Ints
     second: Ints
     served: Ints

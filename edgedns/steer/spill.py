@@ -14,7 +14,7 @@ import numpy as np
 from edgedns.model import NetworkKey, Reason
 from edgedns.steer.capacity import HEADROOM, Limits, Offer, Plan, Prices, Splits, cheapest, solve, staying
 from edgedns.steer.decisions import Column, ColumnDecisions, Decisions, Ranking, carried
-from edgedns.steer.rows import Bools, Floats, Ints, Keys, lookup, pack, rows_of
+from edgedns.steer.rows import Bools, Floats, Ints, lookup, pack, rows_of
 
 UNKNOWN_MS = 20.0
 EASE = 0.97
@@ -28,11 +28,12 @@ def offer(decided: ColumnDecisions, rtt: Floats, path_up: Bools, before: ColumnD
     """
     arms, rows = decided.arms, len(decided.keys)
     first = np.append(decided.hold["serving"].astype(np.int64), _arm(arms, decided.default))
+    home = np.append(decided.hold["home"].astype(np.int64), first[-1])
     second = np.append(decided.hold["second"].astype(np.int64), -1)
     known = np.vstack([_filled(rtt, first[:rows]), np.full((1, len(arms)), UNKNOWN_MS)])
     known[-1, first[-1]] = 0.0
     up = np.vstack([path_up, np.ones((1, len(arms)), dtype=np.bool_)])
-    return Offer(np.append(decided.keys, DEFAULT), known, up, first, second, _served(decided, before))
+    return Offer(np.append(decided.keys, DEFAULT), known, up, home, first, second, _served(decided, before))
 
 
 def _filled(rtt: Floats, first: Ints) -> Floats:
@@ -78,28 +79,56 @@ def spilled(
     decided: ColumnDecisions, offered: Offer, plans: Sequence[Prices], up: frozenset[str], before: ColumnDecisions | None,
     now: float,
 ) -> ColumnDecisions:  # fmt: skip
-    """A wan column's decisions with the prices of these providers being up applied."""
+    """A wan column's decisions with the prices of these providers being up applied.
+
+    Paths are found to be down before their provider is: one that most of its rows can't reach counts as gone, and rows that
+    alone lost theirs go by the prices for its absence, until the next plan has them in it.
+    """
     kept = replace(decided, offer=offered, splits=before.splits if before else {})
-    plan = prices_for(plans, up)
-    if plan is None or not plan.ms:
+    arms = np.array(decided.arms)
+    lost = ~offered.path_up[np.arange(len(offered.home)), offered.home]
+    left = up - set(arms[_mostly(lost, offered.home, len(arms))].tolist())
+    plan = prices_for(plans, left)
+    if plan is None:
         return kept
     cost, first = costs(offered, decided.arms, up)
-    prices = np.array([plan.ms.get(name, 0.0) for name in decided.arms])
-    chosen = cheapest(cost + staying(cost.shape, offered.served), prices)
-    split, shares = _shares(kept.splits.get(plan.up), offered.keys, np.isfinite(cost))
-    chosen[split] = shares.argmax(axis=1)
-    return _moved(kept, first, chosen, dict(zip(split.tolist(), shares, strict=True)), before, now)
+    chosen, split = _placed(kept, offered, cost, plan, first)
+    for arm in np.unique(offered.home[lost]).tolist():
+        absent = prices_for(plans, left - {decided.arms[arm]})
+        if absent is not None and absent.up != plan.up:
+            other, parts = _placed(kept, offered, cost, absent, first)
+            mine = lost & (offered.home == arm)
+            mine[list(split)] = False
+            chosen[mine] = other[mine]
+            split |= {row: shares for row, shares in parts.items() if mine[row]}
+    return _moved(kept, first, chosen, split, before, now)
 
 
-def _shares(splits: Splits | None, keys: Keys, able: Bools) -> tuple[Ints, Floats]:
-    """The rows that the plan names itself, and their shares among arms that can serve."""
-    if splits is None or not len(splits.keys) or splits.shares.shape[1] != able.shape[1]:
-        return np.zeros(0, dtype=np.int64), np.zeros((0, able.shape[1]))
-    at = lookup(splits.keys, keys)
-    rows = np.flatnonzero(at >= 0)
-    shares = splits.shares[at[rows]] * able[rows]
-    whole = shares.sum(axis=1)
-    return rows[whole > 0], shares[whole > 0] / whole[whole > 0, None]
+def _mostly(lost: Bools, home: Ints, arms: int) -> Bools:
+    """Arms that more than half of the rows whose home they are can't reach; the default, which has no path, aside."""
+    down, whole = np.bincount(home[:-1][lost[:-1]], minlength=arms), np.bincount(home[:-1], minlength=arms)
+    return np.asarray(down * 2 > whole, dtype=np.bool_)
+
+
+def _placed(
+    decided: ColumnDecisions, offered: Offer, cost: Floats, plan: Prices, first: Ints
+) -> tuple[Ints, dict[int, Floats]]:
+    """Each row's arm by a plan, and the shares of rows that it names itself, among arms that can serve."""
+    split: dict[int, Floats] = {}
+    chosen = first.copy()
+    if plan.ms:
+        prices = np.array([plan.ms.get(name, 0.0) for name in decided.arms])
+        chosen = cheapest(cost + staying(cost.shape, offered.served), prices)
+    named = decided.splits.get(plan.up)
+    if named is None or not len(named.keys) or named.shares.shape[1] != cost.shape[1]:
+        return chosen, split
+    at = lookup(named.keys, offered.keys)
+    for row in np.flatnonzero(at >= 0).tolist():
+        shares = named.shares[at[row]] * np.isfinite(cost[row])
+        if shares.sum() > 0:
+            split[row] = shares / shares.sum()
+            chosen[row] = shares.argmax()
+    return chosen, split
 
 
 def _moved(
@@ -186,7 +215,7 @@ def plan_prices(
     if (load <= limits.cap * HEADROOM * EASE).all():
         nothing = np.zeros(0, dtype=np.int64)
         free = Plan(np.zeros(len(names)), first, nothing, cost[:0], load, np.zeros(len(names)), HEADROOM)
-        return Prices(tuple(sorted(up)), {}), {}, free
+        return Prices(tuple(sorted(up)), {}), _splits(decisions, columns, names, free), free
     plan = solve(weight, cost, limits, served, heaviest=heaviest)
     ms = {name: round(float(price), 6) for name, price in zip(names, plan.prices, strict=True)}
     return Prices(tuple(sorted(up)), ms), _splits(decisions, columns, names, plan), plan
@@ -206,17 +235,18 @@ def _stacked(decided: ColumnDecisions, names: Sequence[str], up: frozenset[str])
 def _splits(
     decisions: Decisions, columns: Sequence[Column], names: Sequence[str], plan: Plan
 ) -> dict[Column, Splits]:  # fmt: skip
-    """The plan's own rows by column, their keys sorted."""
-    found, start = {}, 0
+    """The rows that a plan names by column, keys sorted: those off their price, and those whose path it knew to be down."""
+    found, start, shares = {}, 0, plan.matrix()
     for column in columns:
         decided = decisions.columns[column]
         assert decided.offer is not None
         end = start + len(decided.offer.keys)
-        mine = (plan.split >= start) & (plan.split < end)
-        keys = decided.offer.keys[plan.split[mine] - start]
-        order = np.argsort(keys)
+        mine = ~decided.offer.path_up[np.arange(end - start), decided.offer.home]
+        mine[plan.split[(plan.split >= start) & (plan.split < end)] - start] = True
+        rows = np.flatnonzero(mine)
+        rows = rows[np.argsort(decided.offer.keys[rows])]
         place = [names.index(name) for name in decided.arms]
-        found[column] = Splits(keys[order], plan.shares[mine][:, place][order])
+        found[column] = Splits(decided.offer.keys[rows], shares[start:end][rows][:, place])
         start = end
     return found
 
