@@ -54,7 +54,7 @@ def moved_share(before: Decisions, after: Decisions, weights: Weights | None) ->
     rows, queries = weights or _measured_networks([one for pair in pairs for one in pair])
     share, networks = 0.0, np.zeros(len(rows), np.bool_)
     for was, now in pairs:
-        changed = _moves_of_measure(was, now)[_ranking_of(was, rows), _ranking_of(now, rows)]
+        changed = _moves_of_measure(was, now)[_ranking_of(was, rows), _ranking_of(now, rows)] & ~_first_of_own(was, now, rows)
         share = max(share, float(queries[changed].sum()) / max(1, int(queries.sum())))
         networks |= changed
     return share if networks.sum() >= FEW else 0.0
@@ -76,6 +76,15 @@ def _measured_networks(columns: Sequence[ColumnDecisions]) -> Weights:
 def _ranking_of(decided: ColumnDecisions, rows: Rows) -> NDArray[np.int64]:
     """Which ranking each network has; one past the last is the default."""
     return np.append(decided.ranking.astype(np.int64), len(decided.rankings))[nearest(rows, decided.keys)]
+
+
+def _first_of_own(was: ColumnDecisions, now: ColumnDecisions, rows: Rows) -> Bools:
+    """Networks that a level above spoke for, and that are measured themselves now, or by a nearer level.
+
+    The first table after a start knows a few networks and speaks for all: it is no reason to refuse the next ones.
+    """
+    before, after = (np.append(one.keys, KEY.type())[nearest(rows, one.keys)] for one in (was, now))
+    return np.asarray(after > before, np.bool_)  # a level's key sorts before those under it
 
 
 def _moves_of_measure(was: ColumnDecisions, now: ColumnDecisions) -> Bools:

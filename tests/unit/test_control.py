@@ -544,6 +544,29 @@ def test_moves_are_weighed_by_observed_queries(place: Place) -> None:
     assert moved_share(before, before, heavy) == 0.0
 
 
+def without_networks(decisions: Decisions) -> Decisions:
+    """As after a start: a few probes, which speak for everyone, or for a country."""
+    columns = dict(decisions.columns)
+    for column, decided in decisions.columns.items():
+        levels = decided.rows["asn"] < 0
+        if levels.any():
+            hold = decided.hold[levels] if len(decided.hold) else decided.hold
+            columns[column] = replace(
+                decided, keys=decided.keys[levels], ranking=decided.ranking[levels], since=decided.since[levels], hold=hold
+            )
+    return replace(decisions, columns=columns)
+
+
+def test_a_networks_own_first_measurement_is_no_move_and_its_loss_is_one(place: Place) -> None:
+    """The first table of a start may speak for all by a few; it must not keep the next ones out."""
+    control = place.control()
+    measure(control, GOOD, 3)
+    _, moved = moved_networks(control, range(NETWORKS))
+    start = without_networks(moved)
+    assert moved_share(start, control.force.decisions, None) == moved_share(start, moved, None) == 0.0
+    assert moved_share(moved, without_networks(control.force.decisions), None) > 0.5
+
+
 def test_few_queries_say_nothing_and_few_moves_are_always_plausible(place: Place) -> None:
     control = place.control()
     measure(control, GOOD, 3)
