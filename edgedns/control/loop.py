@@ -28,6 +28,7 @@ from edgedns.probe.collector import Collector, Outcome
 from edgedns.publish import CLOCK_SKEW, Facts, Publisher, Root, refuse_implausible
 from edgedns.serve.current import Mapped
 from edgedns.steer.asn import AsnTable
+from edgedns.steer.batch import batch_of
 from edgedns.steer.checks import Checks, Target
 from edgedns.steer.decisions import Decisions, moves
 from edgedns.steer.health import Health
@@ -267,9 +268,10 @@ class Control:
         """One body of samples; a failure that it reveals is published at once."""
         outcome = self.collector.accept(body, now)
         if outcome.accepted:
-            self.gained.take(outcome.accepted, self.force.decisions)
+            batch = batch_of(outcome.accepted)
+            self.gained.take(batch, self.force.decisions)
             try:
-                changed = self.measured.take(outcome.accepted, now)
+                changed = self.measured.take(batch, now)
             except ValueError as error:
                 raise SourceError(f"these samples can't be taken: {error}") from error
             if changed:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from edgedns.errors import EdgednsError
-from edgedns.model import RttSample
+from edgedns.steer.batch import Batch
 from edgedns.steer.decisions import Decisions
 from edgedns.steer.health import Health
 from edgedns.steer.rtt import RttStore
@@ -28,7 +28,7 @@ class Measured:
     sampled_at: float = 0.0
     _changes: int = 0
 
-    def take(self, samples: Sequence[RttSample], now: float) -> bool:
+    def take(self, samples: Batch, now: float) -> bool:
         """Take samples; True when they revealed a failure or its end. ValueError when there are too many of a kind."""
         if self.health.at > now + AHEAD:  # the clock was set back: nothing would come back up until it catches up
             self.health = Health()

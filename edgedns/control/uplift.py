@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from edgedns.control.measured import restored
 from edgedns.control.plausible import Weights
 from edgedns.control.schedule import Force
 from edgedns.engine.moved import users_of_columns
-from edgedns.model import RttSample, Wan
-from edgedns.steer.batch import batch_of
+from edgedns.model import Wan
+from edgedns.steer.batch import Batch
 from edgedns.steer.decisions import Column, ColumnDecisions, Decisions
 from edgedns.steer.rows import Floats, Keys, key_of, lookup, nearest, pack, unpack
 from edgedns.steer.uplift import HALF_LIFE, NINETY, Gains, Interval, Uplift, choices, interval, is_worse
@@ -38,9 +38,9 @@ class Gained:
     def save(self) -> None:
         self._store.save_arrays(FILE, self.uplift.to_sections())
 
-    def take(self, samples: Sequence[RttSample], decisions: Decisions) -> None:
+    def take(self, samples: Batch, decisions: Decisions) -> None:
         """Take samples that came while these decisions were in force."""
-        self.uplift.observe(batch_of(samples), decisions)
+        self.uplift.observe(samples, decisions)
 
     def close_round(self, force: Force, now: float) -> None:
         period = force.world.rules.round
