@@ -191,6 +191,8 @@ def _loss(
         return f"score {mine.score:+.2f} is above {best.score:+.2f}, not by enough or not for long enough to move"
     if choice.reason is Reason.SPILLED and mine is not None and best is not None and mine.score > best.score:
         return f"score {mine.score:+.2f} is above {best.score:+.2f}, but its capacity is needed by networks that would lose more"
+    if choice.reason is Reason.HOLDOUT:
+        return "this hash unit is held out: it keeps the nominal answer, to compare with"
     if choice.unit is not None:
         return "this hash unit falls to another share"
     return "it stands later in the order"
