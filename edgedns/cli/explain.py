@@ -81,7 +81,10 @@ def _question(query: dict[str, str], table: tables.AsnTable) -> Question:
 
 
 def _asn(text: str) -> int:
-    return int(text.upper().removeprefix("AS"))
+    digits = text.upper().removeprefix("AS")
+    if not (digits.isascii() and digits.isdigit() and int(digits) < 1 << 32):
+        raise click.BadParameter(f"{text!r} is not an AS number", param_hint="--asn")
+    return int(digits)
 
 
 def _prefix(text: str) -> Prefix:

@@ -35,6 +35,7 @@ def test_rules_are_explained_without_a_server() -> None:
     [
         (("www.cdn.example.net",), 2, "who asks? give --from ADDR or --asn N"),
         (("www.cdn.example.net", "--from", "x", "--rules", RULES), 1, "'x' does not appear to be an IPv4 or IPv6 address"),
+        (("www.cdn.example.net", "--asn", "ASx", "--rules", RULES), 2, "'ASx' is not an AS number"),
         (("www.cdn.example.net", "--from", "192.0.2.1", "--server", "nowhere"), 2, "is not http://HOST:PORT"),
         (("www.cdn.example.net", "--from", "192.0.2.1", "--rules", "/nonexistent"), 1, "/nonexistent"),
     ],
