@@ -14,9 +14,9 @@ from typing import NamedTuple
 from edgedns.dns import types
 from edgedns.dns.message import RR, Response, encode_tail
 from edgedns.dns.name import is_subdomain
-from edgedns.dns.zone import Kind, Node, Zone
+from edgedns.dns.zone import Kind, Node, Zone, lookup
 from edgedns.engine.flat import Buffer
-from edgedns.engine.resolve import CHAIN_LIMIT, Walk, walk
+from edgedns.engine.resolve import CHAIN_LIMIT, Walk, follow, walk
 from edgedns.engine.snapshot import NODE, NONE, STEERED, TAIL, WILDCARD
 
 TAIL_MAX = 60_000
@@ -189,13 +189,14 @@ class _ZoneTails:
         """
         wanted: set[int] = {types.ANY, types.DS, types.RRSIG, types.NSEC}
         for _ in range(CHAIN_LIMIT):
-            node = self.zone.find(name)
-            if node is None:
+            # The chain may lead to a wildcard, or through a DNAME.
+            found = lookup(self.zone.find, self.zone.apex, name, PROBE_TYPES[0])
+            if found.node is not None:
+                wanted |= {*found.node.rrsets, *found.node.dynamic}
+            target, _ = follow(found, name, ())
+            if target is None:
                 break
-            wanted |= {*node.rrsets, *node.dynamic}
-            if types.CNAME not in node.rrsets:
-                break
-            name = node.rrsets[types.CNAME].rdatas[0].lower()
+            name = target
         return wanted
 
     def _default(self, name: bytes, unused: int) -> int:

@@ -43,7 +43,7 @@ def walk(find: Find, apex: bytes, qname: bytes, qtype: int) -> Walk:
     seen = {qname}
     while True:
         found = lookup(find, apex, owner, qtype)
-        target, answer = _follow(found, owner, answer)
+        target, answer = follow(found, owner, answer)
         if target is None or target in seen or len(seen) > CHAIN_LIMIT or not is_subdomain(target, apex):
             ended = _end(find, apex, found, owner, answer, followed=target is not None)
             return _with_hosts(find, apex, ended, found, owner) if qtype in TARGET_AFTER else ended
@@ -51,7 +51,7 @@ def walk(find: Find, apex: bytes, qname: bytes, qtype: int) -> Walk:
         owner = target
 
 
-def _follow(found: Found, owner: bytes, answer: tuple[RR, ...]) -> tuple[bytes | None, tuple[RR, ...]]:
+def follow(found: Found, owner: bytes, answer: tuple[RR, ...]) -> tuple[bytes | None, tuple[RR, ...]]:
     """The next name of a CNAME chain, and the answer so far with that CNAME in it."""
     if found.rrset is None or found.kind not in (Kind.CNAME, Kind.DNAME):
         return None, answer

@@ -49,3 +49,20 @@ def test_rfc1034_3_6_2_circles_end(either: Client, name: str) -> None:
     assert rcode(reply) in ("NOERROR", "SERVFAIL")
     assert len(texts(reply.answer)) <= 17
     assert len(set(texts(reply.answer))) == 2
+
+
+@pytest.mark.parametrize(("rtype", "end"), [("A", "any.wild A 192.0.2.80"), ("TXT", 'any.wild TXT "any name below wild"')])
+def test_rfc4592_3_3_aliases_of_names_that_a_wildcard_makes(either: Client, rtype: str, end: str) -> None:
+    """RFC 1034 section 4.3.2 step 3a goes back to step 1: the alias' target meets wildcards as a question for it would."""
+    assert texts(either("to-wild", rtype).answer) == ["to-wild CNAME any.wild", end]
+    reply = either("to-wild", "MX")
+    assert (rcode(reply), texts(reply.answer), len(reply.authority)) == ("NOERROR", ["to-wild CNAME any.wild"], 1)
+
+
+def test_aliases_of_names_that_a_dname_makes(either: Client) -> None:
+    chain = ["to-moved CNAME any.moved", "moved DNAME apps", "any.moved CNAME any.apps"]
+    for rtype in ("A", "AAAA"):
+        found = texts(either("to-moved", rtype).answer)
+        assert found[:3] == chain
+        assert found[3].startswith(f"any.apps {rtype} ")
+    assert texts(either("to-moved", "TXT").answer) == chain
