@@ -14,7 +14,7 @@ from edgedns.errors import EdgednsError
 
 MAX_WORKERS = 64
 TOKEN_VARIABLE = "EDGEDNS_TOKEN"
-OPTIONS = ("rules", "listen", "admin", "asn", "state", "workers", "token-file")
+OPTIONS = ("rules", "listen", "admin", "asn", "demand", "state", "workers", "token-file")
 
 
 class SettingsError(EdgednsError):
@@ -88,6 +88,7 @@ class Settings:
     listen: tuple[Address, ...] = DEFAULT_LISTEN
     admin: Address | None = DEFAULT_ADMIN
     asn: Path | None = None
+    demand: Path | None = None
     state: Path = field(default_factory=lambda: default_state(os.environ, os.geteuid() == 0))
     workers: int = field(default_factory=default_workers)
     token: str = field(default="", repr=False)
@@ -138,6 +139,7 @@ def _settings(given: Mapping[str, Value], environ: Mapping[str, str]) -> Setting
         listen=tuple(parse_address(text) for text in addresses if text) or DEFAULT_LISTEN,
         admin=None if admin == "off" else parse_address(admin) if admin else DEFAULT_ADMIN,
         asn=_path(given, "asn"),
+        demand=_path(given, "demand"),
         state=_path(given, "state") or Path("."),
         workers=_count(workers) if workers else default_workers(),
         token=read_token(Path(token_file)) if token_file else _checked_token(environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE),

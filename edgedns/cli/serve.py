@@ -47,6 +47,7 @@ PRICE = 1.0
 @click.option("--listen", multiple=True, metavar="ADDR:PORT", help="UDP and TCP, several times if need be. [127.0.0.1:5300]")
 @click.option("--admin", metavar="ADDR:PORT", help="Metrics, samples, explain, page; 'off' for none. [127.0.0.1:8053]")
 @click.option("--asn", type=click.Path(path_type=Path), metavar="FILE", help="A pyasn .dat, MMDB or iptoasn TSV. [embedded]")
+@click.option("--demand", type=click.Path(path_type=Path), metavar="FILE", help="Demand by network, for caps. [as counted]")
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="Where snapshots and measurements are kept.")
 @click.option("--workers", type=int, metavar="N", help="Processes that answer. [one a CPU]")
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="Has the admin token; else EDGEDNS_TOKEN.")
@@ -75,7 +76,7 @@ class Server:
 
     def __init__(self, settings: Settings, rules: Path) -> None:
         self.settings = settings
-        self.paths = Paths(settings.state, rules, settings.asn)
+        self.paths = Paths(settings.state, rules, settings.asn, settings.demand)
         self.workers = Workers(settings.listen, settings.workers, settings.state, log=say)
         self.turns = Turns()
         self.pages: Pages | None = None

@@ -21,15 +21,20 @@ from edgedns.engine.demand import (
     RuleInForce,
     answers_by_provider,
     counts_by_network,
+    demand_given,
     demand_of,
     rules_in_force,
 )
+from edgedns.engine.forecast import Forecast, by_network, parse
+from edgedns.engine.lookup import client_key, walk
 from edgedns.engine.snapshot import View
 from edgedns.engine.tally import TCP, TYPE_PLACE, V6
-from edgedns.errors import EdgednsError
-from edgedns.model import Provider
+from edgedns.errors import EdgednsError, SourceError
+from edgedns.model import Family, Provider, State
 from edgedns.steer.capacity import HEAVIEST, Limits, Plan, Prices, Splits
+from edgedns.steer.checks import Failing
 from edgedns.steer.decisions import Column, Decisions
+from edgedns.steer.health import Health
 from edgedns.steer.loads import Fit, Load
 from edgedns.steer.rows import Floats
 from edgedns.steer.spill import absences, only_plans, plan_prices, with_plan
@@ -37,6 +42,7 @@ from edgedns.store.local import LocalStore
 
 # Below so many steered queries a round nobody's transit is filled from here, and shares are no shares.
 QUERIES_LEAST = 1000
+FEW = f"fewer than {QUERIES_LEAST} steered queries a round"
 EVERY = 60.0
 SOON = 10.0
 HEAVIEST_AHEAD = 1500
@@ -46,7 +52,7 @@ FILE = "loads"
 
 @dataclass(frozen=True)
 class Account:
-    """How caps stand, in queries a second. state: none (declared), idle, kept (no price needed), priced or unmet."""
+    """How caps stand, in queries or bits a second. state: none (declared), idle, kept (no price needed), priced or unmet."""
 
     state: str = "none"
     note: str = ""
@@ -57,6 +63,7 @@ class Account:
     unmet: tuple[float, ...] = ()
     used: float = 0.0
     total: float = 0.0
+    unit: str = "queries"
 
     def told(self) -> dict[str, Any]:
         """As status shows it; a provider whose cap is not in force has null for it."""
@@ -71,7 +78,8 @@ class Account:
             }
             for name, cap, load, price, over in rows
         ]
-        return {"state": self.state, "note": self.note, "queries_per_second": round(self.total, 3), "providers": providers}
+        about = {"state": self.state, "note": self.note, "unit": self.unit, "total": round(self.total, 3)}
+        return {**about, "providers": providers}
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,10 @@ class Solved:
 
 @dataclass(frozen=True)
 class CapsProblem:
-    """Everything that prices follow from; nothing in it changes any more. caps: queries a second, inf where there is none."""
+    """Everything that prices follow from; nothing in it changes any more.
+
+    caps: in the unit of demand, of its total; inf where there is none. note: of caps that are not in force.
+    """
 
     force: Force
     rules: Callable[[], list[RuleInForce]]
@@ -93,17 +104,18 @@ class CapsProblem:
     caps: Callable[[float], Floats]
     note: str
     up: frozenset[str]
+    forecast: Forecast | None
 
     def solve(self) -> Solved:
         """Prices for what is up now and for each provider's absence (or return). CapsUnsolved."""
         world, decisions = self.force.world, self.force.decisions
         providers = world.rules.providers
-        demand = demand_of(self.rules(), self.rates, self.v6)
+        demand = self._demand()
         rows = demand.rows(decisions, world.ground.spreader)
         cap = self.caps(demand.total)
-        if not rows or demand.total < QUERIES_LEAST / world.rules.round or not np.isfinite(cap).any():
-            few = demand.total < QUERIES_LEAST / world.rules.round
-            why = f"fewer than {QUERIES_LEAST} steered queries a round" if few else self.note or "nothing is measured"
+        few = self.forecast is None and demand.total < QUERIES_LEAST / world.rules.round
+        if few or not rows or not np.isfinite(cap).any():
+            why = FEW if few else self.note or "nothing is measured"
             return Solved((), Account("idle", why, total=demand.total))
         plans: list[tuple[Prices, Mapping[Column, Splits]]] = []
         account = Account()
@@ -114,13 +126,24 @@ class CapsProblem:
             account = account if i else self._account(prices, plan, cap, demand)
         return Solved(plans, account)
 
+    def _demand(self) -> Demand:
+        if self.forecast is None:
+            return demand_of(self.rules(), self.rates, self.v6)
+        ground = self.force.world.ground
+
+        def find(address: bytes) -> int:
+            family, value, _ = client_key(address, False)
+            return int(ground.sections["network"][walk(ground.sections["index4"], ground.sections["index6"], family, value)])
+
+        return demand_given(self.rules(), by_network(self.forecast, ground.atoms, find), self.v6)
+
     def _account(self, prices: Prices, plan: Plan, cap: Floats, demand: Demand) -> Account:
         over = plan.unmet > LEAST
         state = "unmet" if over.any() else "priced" if any(prices.ms.values()) else "kept"
         names = tuple(self.force.world.rules.providers)
         return Account(
             state, self.note, names, tuple(cap), tuple(plan.load), tuple(prices.ms.get(name, 0.0) for name in names),
-            tuple(plan.unmet), plan.used, demand.total,
+            tuple(plan.unmet), plan.used, demand.total, "bits" if self.forecast and self.forecast.bits else "queries",
         )  # fmt: skip
 
 
@@ -130,9 +153,12 @@ class Caps:
 
     store: LocalStore
     log: Callable[[str], None]
+    file: Path | None = None
+    forecast: Forecast | None = None
     fit: Fit = field(default_factory=Fit)
     rates: Rates = field(default_factory=Rates)
     account: Account = field(default_factory=Account)
+    _file_seen: tuple[int, ...] = ()
     _observed_at: float = 0.0
     _solved_at: float = 0.0
     _solved_for: tuple[object, ...] = ()
@@ -153,12 +179,27 @@ class Caps:
         if not declared(force.world.rules.providers):
             self.rates, self.account, self._solved_for = Rates(), Account(), ()
             return
+        self._read_file()
         ground = force.world.ground
         networks = counts_by_network(metrics.read_networks(run, ground.key), len(ground.atoms.net_asn))
         cells = np.frombuffer(metrics.read_totals(run, registry.used), np.uint64)
         self.rates = self.rates.after(ground.key, networks, cells, max(now - self._observed_at, LEAST))
         self._observed_at = now
         self._v6 = _share_of_aaaa(view(), self.rates.cells)
+
+    def _read_file(self) -> None:
+        """Follow the file that demand is given in; one that can't be read leaves what was in it before."""
+        if self.file is None:
+            return
+        seen = _identity(self.file)
+        if seen == self._file_seen:
+            return
+        self._file_seen = seen
+        try:
+            self.forecast = parse(self.file.read_text(encoding="utf-8"), str(self.file))
+            self._solved_at = 0.0
+        except (SourceError, OSError, UnicodeDecodeError) as error:
+            self.log(f"{error}\nthe demand stays as it was")
 
     def problem(
         self, force: Force, view: Callable[[], View], up: frozenset[str], failures: int, now: float
@@ -168,25 +209,30 @@ class Caps:
         counts that), and at once when what is up has changed.
         """
         providers = force.world.rules.providers
-        if not declared(providers) or self.rates.seconds < force.world.rules.round / 2:
+        waits = self.forecast is None and self.rates.seconds < force.world.rules.round / 2
+        if not declared(providers) or waits:
             return None
         why = (force.world.base_name, up, tuple(provider.capacity for provider in providers.values()))
         if self._solved_for == why and now - self._solved_at < (EVERY if failures == self._failures else SOON):
             return None
         self._solved_for, self._solved_at, self._failures = why, now, failures
         seen = view()
-        scale = {name: self.fit.bits_per_query(name, now) for name in providers}
+        bits = self.forecast is not None and self.forecast.bits
+        scale = {name: 1.0 if bits else self.fit.bits_per_query(name, now) for name in providers}
         return CapsProblem(
             force, lambda: self._rules(force, seen), self.rates, self._v6, lambda total: _caps(providers, scale, total),
-            _without_loads(providers, scale), up,
+            _without_loads(providers, scale), up, self.forecast,
         )  # fmt: skip
 
     def _rules(self, force: Force, view: View) -> list[RuleInForce]:
         """Read once for each base and phase: it takes a tenth of a second."""
-        key = (force.world.base_name, view.rows)
-        if self._known is None or self._known[0] != key:
-            self._known = (key, rules_in_force(view, force.world.compiled.columns, force.world.ground.atoms))
-        return self._known[1]
+        every = self.forecast is not None
+        key = (force.world.base_name, force.world.ground.key, view.rows, every)
+        known = self._known
+        if known is None or known[0] != key:
+            known = (key, rules_in_force(view, force.world.compiled.columns, force.world.ground.atoms, every))
+            self._known = known
+        return known[1]
 
     def take(self, solved: Solved, decisions: Decisions) -> Decisions:
         """The decisions with these prices in them; what changed about caps is said."""
@@ -204,7 +250,7 @@ class Caps:
             self.log(f"caps can't be met: over their caps are {', '.join(over)}; what is too much is shared out in proportion")
         if not over and known:
             self.log("caps are met again")
-        if account.note and account.note != self.account.note:
+        if account.note and account.note not in (self.account.note, FEW):
             self.log(f"caps: {account.note}")
 
     def take_loads(self, loads: Sequence[Load], force: Force, view: Callable[[], View], now: float) -> dict[str, Any]:
@@ -229,6 +275,28 @@ class LoadError(EdgednsError):
 
 def _giga(bits: float | None) -> float | None:
     return None if bits is None else bits / 1e9
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Another one whenever a file is another; (0,) where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0,)
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def up_now(
+    providers: Mapping[str, Provider], states: Mapping[str, State], failing: Failing, health: Health
+) -> frozenset[str]:
+    """The providers that are up over at least one family that they have."""
+    families: tuple[Family, Family] = (4, 6)
+    return frozenset(
+        name
+        for name, provider in providers.items()
+        if states[name] == "up"
+        and any(provider.addresses(f) and (name, f) not in failing and not health.provider_down(name, f) for f in families)
+    )
 
 
 def declared(providers: Mapping[str, Provider]) -> bool:

@@ -17,11 +17,12 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where inputs lie: the rules directory, and the ASN table (None: the embedded one)."""
+    """Where inputs lie: the rules directory, the ASN table (None: the embedded one), and demand, where a file gives it."""
 
     state: Path
     rules: Path
     asn: Path | None = None
+    demand: Path | None = None
 
 
 class Reader:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from edgedns import metrics
-from edgedns.control.caps import Caps, CapsProblem, Solved
+from edgedns.control.caps import Caps, CapsProblem, Solved, up_now
 from edgedns.control.inputs import Paths, Reader
 from edgedns.control.measured import Measured, restored, set_back
 from edgedns.control.orders import Orders
@@ -77,7 +77,7 @@ class Control:
         self.measured = Measured()
         self.checks = Checks()
         self.gained = Gained(self.store, log)
-        self.caps = Caps(self.store, log)
+        self.caps = Caps(self.store, log, paths.demand)
         self.collector = Collector(self._network_of, self._network_of_asn, self._knows_provider, self._knows_zone)
         self.counts = Counts()
         self.recent: deque[dict[str, Any]] = deque(maxlen=MOVES_KEPT)
@@ -315,7 +315,9 @@ class Control:
 
     def caps_problem(self, now: float) -> CapsProblem | None:
         """What is to be solved for caps, beside the turns; None where nothing is due."""
-        return self.caps.problem(self.force, partial(self._view, now), self._up(now), self.measured.health.changes, now)
+        health = self.measured.health
+        up = up_now(self.world.rules.providers, self.states(now), self.checks.failing, health)
+        return self.caps.problem(self.force, partial(self._view, now), up, health.changes, now)
 
     def take_caps(self, solved: Solved, now: float) -> None:
         """Follow new prices."""
@@ -328,17 +330,6 @@ class Control:
 
     def _view(self, now: float) -> View:
         return self.snapshot().at(now)
-
-    def _up(self, now: float) -> frozenset[str]:
-        """The providers that are up over at least one family that they have."""
-        states, failing, health = self.states(now), self.checks.failing, self.measured.health
-        families: tuple[Family, Family] = (4, 6)
-        return frozenset(
-            name
-            for name, provider in self.world.rules.providers.items()
-            if states[name] == "up"
-            and any(provider.addresses(f) and (name, f) not in failing and not health.provider_down(name, f) for f in families)
-        )
 
     def save(self, now: float) -> None:
         """Keep measurements for the next control process."""

@@ -75,13 +75,14 @@ class RuleInForce:
     part of each network's addresses it is for (None: all of them, or not asked: a rule that isn't wan).
     """
 
+    policy: int
     columns: tuple[Column, Column]
     answers: tuple[int, ...]
     reach: Floats | None
 
 
-def rules_in_force(view: View, columns: Sequence[Column], atoms: Atoms) -> list[RuleInForce]:
-    """The rules of a published base, as they stand in this view."""
+def rules_in_force(view: View, columns: Sequence[Column], atoms: Atoms, every: bool) -> list[RuleInForce]:
+    """The rules of a published base, as they stand in this view; with `every` the reach of rules that aren't wan, too."""
     found: list[RuleInForce] = []
     part = _part_of_network(atoms)
     cells = np.frombuffer(view.base.cells, np.uint32)
@@ -90,10 +91,10 @@ def rules_in_force(view: View, columns: Sequence[Column], atoms: Atoms) -> list[
         rule = cells[start : start + view.atom_count] >> 8
         for ordinal, one in enumerate(rules):
             mine = None
-            if len(rules) > 1 and one.kind == "wan":
+            if len(rules) > 1 and (every or one.kind == "wan"):
                 weights = np.where(rule == ordinal, part, 0.0)
                 mine = np.bincount(atoms.network, weights=weights, minlength=len(atoms.net_asn)).astype(np.float64)
-            found.append(RuleInForce((columns[one.columns[0]], columns[one.columns[1]]), one.answers, mine))
+            found.append(RuleInForce(policy, (columns[one.columns[0]], columns[one.columns[1]]), one.answers, mine))
     return found
 
 
@@ -106,7 +107,7 @@ def _part_of_network(atoms: Atoms) -> Floats:
 
 @dataclass(frozen=True)
 class Demand:
-    """Queries a second. columns[column][network] where prices decide; `fixed` by (column, whole) for all other rules."""
+    """By second. columns[column][network] where prices decide; `fixed` by (column, whole) for all other rules."""
 
     columns: Mapping[Column, Floats]
     fixed: Sequence[tuple[Column, float]]
@@ -155,23 +156,31 @@ def _given(column: Column, providers: Mapping[str, Provider], up: frozenset[str]
 def demand_of(rules: Sequence[RuleInForce], rates: Rates, v6: float) -> Demand:
     """The demand by these rates; `v6` is the share of AAAA among what is asked."""
     seconds = max(rates.seconds, 1e-9)
+    sharers = [rule.answers for rule in rules]
+    wholes = [answered(rule, rates.cells) / seconds / sharers.count(rule.answers) for rule in rules]
+    return _spread(rules, wholes, rates.networks, v6)
+
+
+def demand_given(rules: Sequence[RuleInForce], networks: Floats, v6: float) -> Demand:
+    """The demand where a file says it by network: the same for each policy, together that."""
+    policies = len({rule.policy for rule in rules})
+    wholes = [float((networks if rule.reach is None else networks * rule.reach).sum()) / policies for rule in rules]
+    return _spread(rules, wholes, networks, v6)
+
+
+def _spread(rules: Sequence[RuleInForce], wholes: Sequence[float], networks: Floats, v6: float) -> Demand:
+    """Each rule's whole over the networks that it reaches, as much as they ask, and over A and AAAA."""
     columns: dict[Column, Floats] = {}
     fixed: list[tuple[Column, float]] = []
-    total = 0.0
-    sharers = [rule.answers for rule in rules]
-    for rule in rules:
-        whole = answered(rule, rates.cells) / seconds / sharers.count(rule.answers)
-        total += whole
-        weight = rates.networks if rule.reach is None else rates.networks * rule.reach
-        asked = float(weight.sum())
+    for rule, whole in zip(rules, wholes, strict=True):
+        weight = networks if rule.reach is None else networks * rule.reach
+        part = whole / max(float(weight.sum()), 1e-300)
         for column, share in zip(rule.columns, (1.0 - v6, v6), strict=True):
-            if not isinstance(column.action, Wan):
-                fixed.append((column, whole * share))
-            elif asked > 0:
-                columns[column] = columns.get(column, 0.0) + weight * (whole * share / asked)
+            if isinstance(column.action, Wan):
+                columns[column] = columns.get(column, 0.0) + weight * (part * share)
             else:
-                columns[column] = columns.get(column, np.zeros(len(weight)))
-    return Demand(columns, fixed, total)
+                fixed.append((column, whole * share))
+    return Demand(columns, fixed, sum(wholes))
 
 
 def answered(rule: RuleInForce, cells: Floats) -> float:

@@ -190,7 +190,7 @@ def _loss(
             return f"score {mine.score:+.2f} is not above {best.score:+.2f}"
         return f"score {mine.score:+.2f} is above {best.score:+.2f}, not by enough or not for long enough to move"
     if choice.reason is Reason.SPILLED and mine is not None and best is not None and mine.score > best.score:
-        return f"score {mine.score:+.2f} is above {best.score:+.2f}, but its capacity is needed by networks that would lose more"
+        return f"score {mine.score:+.2f} is above {best.score:+.2f}, but others need its capacity more"
     if choice.reason is Reason.HOLDOUT:
         return "this hash unit is held out: it keeps the nominal answer, to compare with"
     if choice.unit is not None:

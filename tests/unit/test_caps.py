@@ -17,6 +17,8 @@ from edgedns import metrics
 from edgedns.control import Control, Paths
 from edgedns.control.caps import LoadError
 from edgedns.engine.demand import Rates, counts_by_network
+from edgedns.engine.forecast import by_network, parse
+from edgedns.errors import SourceError
 from edgedns.serve.current import Current
 from edgedns.steer.loads import Load
 from edgedns.store.local import LocalStore
@@ -31,12 +33,13 @@ RTTS = {"birch": 20.0, "cedar": 80.0}
 class Place:
     """A control process and one worker over the same state directory."""
 
-    def __init__(self, top: Path, **capacity: str) -> None:
+    def __init__(self, top: Path, demand: Path | None = None, **capacity: str) -> None:
         self.rules = write_rules(top / "rules")
         self.declare(**capacity)
         self.said: list[str] = []
         self.now = NOW
-        self.control = Control(Paths(top / "state", self.rules, write_table(top / "table.tsv")), "node", self.said.append)
+        paths = Paths(top / "state", self.rules, write_table(top / "table.tsv"), demand)
+        self.control = Control(paths, "node", self.said.append)
         self.control.start(NOW)
         counters = metrics.Counters(metrics.counters_path(self.control.run, 0))
         self.worker = Current(top / "state", counters)
@@ -94,7 +97,7 @@ def test_a_share_is_kept_by_those_that_lose_least(tmp_path: Path) -> None:
     assert place.ask(1) == {"birch": NETWORKS}
     place.round()
     assert place.account["state"] == "priced"
-    assert place.account["birch"]["load"] == pytest.approx(0.45 * place.account["queries_per_second"], rel=0.02)
+    assert place.account["birch"]["load"] == pytest.approx(0.45 * place.account["total"], rel=0.02)
     given = place.ask(40)
     assert given["birch"] == pytest.approx(0.45 * given.total(), rel=0.03)
     assert given["cedar"] == 0
@@ -154,7 +157,7 @@ def test_what_other_rules_give_takes_up_room(tmp_path: Path) -> None:
         place.ask(40, "one")
         place.round()
         place.now += 60
-    assert place.account["birch"]["load"] == pytest.approx(0.54 * place.account["queries_per_second"], rel=0.02)
+    assert place.account["birch"]["load"] == pytest.approx(0.54 * place.account["total"], rel=0.02)
     given = place.ask(40)
     assert given["birch"] == pytest.approx(0.08 * given.total(), abs=0.03 * given.total())
     assert place.ask(1, "one") == {"birch": NETWORKS}
@@ -225,6 +228,54 @@ def test_prices_are_solved_each_minute_and_when_somebody_comes_or_goes(tmp_path:
     assert place.control.caps_problem(place.now + 5) is not None
     assert place.control.caps_problem(place.now + 15) is None
     assert place.control.caps_problem(place.now + 65) is not None
+
+
+def test_demand_may_be_given_in_a_file_and_bits_need_no_measured_load_then(tmp_path: Path) -> None:
+    """Three names; what the measured one has is a third, of which birch takes up to 0.9 x 20 of 30 Gbps less what is fixed."""
+    file = replace(tmp_path / "demand.csv", "network,gbps\n" + "".join(f"AS{64512 + n},1.5\n" for n in range(NETWORKS)))
+    place = Place(tmp_path, file, birch="63Gbps")
+    place.price()
+    assert place.account["unit"] == "bits"
+    assert place.account["total"] == pytest.approx(90e9)
+    assert place.account["birch"]["load"] == pytest.approx(0.9 * 63e9, rel=0.01)
+    given = place.ask(40)
+    assert given["birch"] == pytest.approx((0.9 * 63 - 45) / 30 * given.total(), rel=0.05)
+    replace(file, "network,gbps\nAS64512,lots\n")
+    place.measure()
+    assert any("demand.csv:2: expected NETWORK,NUMBER" in line for line in place.said)
+    assert place.control.caps.forecast is not None
+    replace(file, "network,gbps\nAS64512,1\n")
+    place.measure()
+    place.price()
+    assert place.account["total"] == pytest.approx(1e9)
+    assert place.ask(1) == {"birch": NETWORKS}
+
+
+class TestForecast:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", ":1: the first line must be"),
+            ("network,bytes\nDE,1\n", ":1: the first line must be"),
+            ("network,queries\nDE 1\n", ":2: expected NETWORK,NUMBER, not 'DE 1'"),
+            ("network,queries\nDE,-1\n", ":2: expected NETWORK,NUMBER"),
+            ("network,queries\nDE,nan\n", ":2: expected NETWORK,NUMBER"),
+            ("network,queries\n# a remark\nDE,1\nGermany,1\n", ":4: 'Germany' is no ASN"),
+            ("network,queries\nAS4294967296,1\n", ":2: 'AS4294967296' is no ASN"),
+            ("network,queries\n192.0.2.0/33,1\n", ":2: '192.0.2.0/33' is no ASN"),
+        ],
+    )
+    def test_mistakes_are_named(self, text: str, message: str) -> None:
+        with pytest.raises(SourceError, match=message.replace("/", "[/]")):
+            parse(text, "demand.csv")
+
+    def test_every_kind_of_network_is_found(self, tmp_path: Path) -> None:
+        ground = Place(tmp_path).control.world.ground
+        text = "network,queries\nAS64513,4\nAS64514/DE,3\nAS64514/FR,2\nDE,61\n10.9.0.0/24,7\n203.0.113.0/24,5\n"
+        at = [int(np.flatnonzero(ground.atoms.net_asn == n)[0]) for n in (64513, 64514, 64521)]
+        found = by_network(parse(text, ""), ground.atoms, lambda address: at[2] if address[0] == 10 else 0)
+        assert found[at].tolist() == [5.0, 4.0, 8.0]
+        assert found[0] == 7.0
 
 
 class TestRates:

@@ -29,7 +29,7 @@ TOKEN = "sesame-0123456789"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 ORDER = {"kind": "drain", "provider": "alder", "owner": "noc", "reason": "maintenance", "until": "2036-12-05"}
 CAPACITY = {
-    "state": "priced", "note": "", "queries_per_second": 900.0,
+    "state": "priced", "note": "", "unit": "queries", "total": 900.0,
     "providers": [{"provider": "alder", "cap": None, "load": 1.5, "price_ms": 0.0, "over": 0.0}],
 }  # fmt: skip
 Reply = tuple[int, Any, Mapping[str, str]]
