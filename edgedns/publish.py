@@ -66,9 +66,8 @@ class Publisher:
     def put(self, kind: str, content: Buffer, key: str = "") -> str:
         """Write one immutable file, if it isn't there as it should be, and give its name: by `key`, or by the content."""
         name = f"{kind}-{key or hashlib.blake2b(content, digest_size=12).hexdigest()}.bin"
-        if not _holds(self.directory / name, content):
-            self._write(name, content)
-            self._known.pop(name, None)
+        identity = _identity(self.directory / name)
+        self._known[name] = identity if _holds(self.directory / name, content) else self._write(name, content)
         return name
 
     def publish(self, root: Root) -> int:
@@ -84,15 +83,17 @@ class Publisher:
             "schedule": [{"from": step.start, "overlay": step.overlay} for step in root.schedule],
             **root.extra,
         }
-        self._write(ROOT, json.dumps(content, indent=1).encode())
-        self._recent = [*self._recent[-KEPT_GENERATIONS:], files_of(content)]
-        self._known = {name: _identity(self.directory / name) for name in (ROOT, *files_of(content))}
+        identity = self._write(ROOT, json.dumps(content, indent=1).encode())
+        files = files_of(content)
+        self._recent = [*self._recent[-KEPT_GENERATIONS:], files]
+        self._known = {name: self._known.get(name) or _identity(self.directory / name) for name in files} | {ROOT: identity}
         self.root = content
         return int(content["serial"])
 
     def damaged(self) -> set[str]:
-        """Names of files of the published root (itself included) that are gone or were changed since."""
-        return {name for name, identity in list(self._known.items()) if _identity(self.directory / name) != identity}
+        """Names of files of the published root (itself included) that are gone or were changed since they were written."""
+        wanted = {ROOT, *files_of(self.root)} if self.root else set()
+        return {name for name in wanted if _identity(self.directory / name) != self._known.get(name)}
 
     def sweep(self, mapped: Iterable[str] = ()) -> list[str]:
         """Delete files that no recent root and no worker refers to; gives their names."""
@@ -119,10 +120,10 @@ class Publisher:
         except OSError as error:
             raise SourceError(f"can't make {self.directory}: {error.strerror}") from error
 
-    def _write(self, name: str, content: Buffer) -> None:
+    def _write(self, name: str, content: Buffer) -> Identity:
         self._make_directory()
         try:
-            write_aside(self.directory / name, content)
+            return write_aside(self.directory / name, content)
         except OSError as error:
             raise SourceError(f"can't write {self.directory / name}: {error.strerror or error}") from error
 
@@ -176,19 +177,21 @@ def refuse_implausible(facts: Facts, now: float) -> None:
         raise PublishRefused(f"{share} (max_moved_share in providers.yaml)")
 
 
-def write_aside(path: Path, content: Buffer) -> None:
+def write_aside(path: Path, content: Buffer) -> Identity:
     """All or nothing: aside, fsync, rename, fsync of the folder. OSError leaves what was there."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with open(aside, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    identity = _identity(aside)
     aside.rename(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+    return identity
 
 
 def _holds(path: Path, content: Buffer) -> bool:

@@ -266,7 +266,7 @@ class Workers:
 
     def _open_log(self) -> None:
         """Workers write into a file: a terminal or pipe that nobody reads would stop them."""
-        self._logfile = (self._run / "workers.log").open("ab", buffering=0)
+        self._logfile = (self._run / "workers.log").open("a+b", buffering=0)
         self._logged = self._logfile.tell()
 
     def _pass_on_log(self) -> None:
@@ -274,9 +274,7 @@ class Workers:
             return
         size = os.fstat(self._logfile.fileno()).st_size
         if size > self._logged:
-            with (self._run / "workers.log").open("rb") as file:
-                file.seek(self._logged)
-                text = file.read(1 << 16)
+            text = os.pread(self._logfile.fileno(), 1 << 16, self._logged)  # the file may be deleted by now
             whole = text[: text.rfind(b"\n") + 1]
             self._logged += len(whole) or len(text)
             for line in whole.decode("utf-8", "replace").splitlines():

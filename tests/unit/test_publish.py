@@ -88,6 +88,15 @@ def test_damage_to_a_published_file_is_noticed(tmp_path: Path) -> None:
     assert publisher.damaged() == set()
 
 
+def test_damage_between_writing_and_publishing_is_noticed_too(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path, "n")
+    root = root_of(publisher, b"1")
+    (tmp_path / "aside").write_bytes(b"b")  # as long as what it replaces
+    os.replace(tmp_path / "aside", tmp_path / root.base)
+    publisher.publish(root)
+    assert publisher.damaged() == {root.base}
+
+
 def test_the_last_generations_and_what_is_mapped_are_kept(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path, "n")
     roots = [root_of(publisher, b"%d" % i) for i in range(10)]

@@ -1,0 +1,166 @@
+"""A steady load of queries, each sent once, every reply checked against what was published around that moment."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import dns.edns
+import dns.message
+
+from edgedns.engine.answer import Secrets, respond
+from edgedns.engine.snapshot import Snapshot, View
+from edgedns.engine.tally import Tally
+from edgedns.errors import EdgednsError
+from edgedns.metrics import CELLS
+from edgedns.publish import read_root
+from edgedns.serve.current import Mapped
+from tests.small import NETWORKS, subnet
+
+RATE = 500
+LATE = 2.0  # seconds until an unanswered query counts as lost
+BEHIND = 1.5  # a worker looks for a new root each 100 ms, on a busy machine later
+STEERED = ("www", "split", "one", "alias")
+NAMES = (*STEERED, "plain", "nowhere")
+CLIENT = bytes((127, 0, 0, 1))
+
+
+@dataclass(slots=True)
+class Asked:
+    packet: bytes
+    name: str
+    sent: float
+    reply: bytes = b""
+    received: float = 0.0
+
+
+@dataclass
+class Published:
+    """Every root that was there, each opened twice, for looking a little back and a little ahead in time."""
+
+    directory: Path
+    seen: list[tuple[float, Snapshot, Snapshot]] = field(default_factory=list)
+
+    def look(self) -> None:
+        """Open what is published now, if it can be and is new."""
+        with contextlib.suppress(EdgednsError, KeyError, TypeError, ValueError):
+            root = read_root(self.directory)
+            if root and not any(root == early.root for _, early, _ in self.seen):
+                early = Mapped(self.directory).snapshot(root)
+                self.seen.append((float(root["published"]), early, Snapshot(root, early.files, early.base)))
+
+    def around(self, start: float, end: float) -> Iterator[tuple[Snapshot, float]]:
+        """What may have been served at some moment from start to end: (snapshot, time)."""
+        for i, (since, early, late) in enumerate(self.seen):
+            until = self.seen[i + 1][0] if i + 1 < len(self.seen) else float("inf")
+            if since <= end + 0.2 and start - BEHIND <= until:
+                yield early, start - 0.3
+                yield late, end + 0.3
+
+
+class Load:
+    """Use as a context; at its end all is answered and checked, and `report` says what came of it."""
+
+    def __init__(self, port: int, state: Path) -> None:
+        self.asked: list[Asked] = []
+        self._published = Published(state / "published")
+        self._published.look()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._watch), threading.Thread(target=self._ask, args=(port,))]
+        self._cells = Tally(memoryview(bytearray(8 * CELLS)).cast("Q"))
+        self._known: dict[tuple[View, bytes], bytes] = {}
+
+    def __enter__(self) -> Load:
+        watching, asking = self._threads
+        watching.start()
+        time.sleep(0.4)  # until no worker serves a root from before we looked
+        asking.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def roots(self) -> int:
+        return len(self._published.seen)
+
+    def report(self) -> dict[str, int]:
+        """How many were lost, SERVFAIL, empty though steered, or not what any snapshot around then gives."""
+        found = {"lost": 0, "servfail": 0, "empty": 0, "wrong": 0}
+        for one in self.asked:
+            if not one.reply:
+                found["lost"] += 1
+                continue
+            found["servfail"] += one.reply[3] & 15 == 2
+            found["empty"] += one.name in STEERED and one.reply[6:8] == b"\0\0"
+            found["wrong"] += not any(
+                self._expected(snapshot, at, one.packet) == one.reply[2:]
+                for snapshot, at in self._published.around(one.sent, one.received)
+            )
+        return found
+
+    def _expected(self, snapshot: Snapshot, at: float, packet: bytes) -> bytes:
+        """The reference path's reply without its id."""
+        view = snapshot.at(at)
+        key = view, packet[2:]
+        if key not in self._known:
+            reply = respond(snapshot, packet, CLIENT, "udp", at, Secrets((bytes(16),)), self._cells)
+            assert reply is not None
+            self._known[key] = reply[2:]
+        return self._known[key]
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            self._published.look()
+            time.sleep(0.01)
+
+    def _ask(self, port: int) -> None:
+        dice, packets, waiting = Random(7), _packets(), dict[bytes, Asked]()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            sock.connect(("127.0.0.1", port))
+            begun, sent = time.monotonic(), 0
+            while not self._stop.is_set():
+                while sent < (time.monotonic() - begun) * RATE:
+                    name, packet = dice.choice(packets)
+                    packet = (sent & 0xFFFF).to_bytes(2, "big") + packet[2:]
+                    one = waiting[packet[:2]] = Asked(packet, name, time.time())
+                    self.asked.append(one)
+                    sock.send(packet)
+                    sent += 1
+                _receive(sock, waiting, 0.002)
+            until = time.monotonic() + LATE
+            while waiting and time.monotonic() < until:
+                _receive(sock, waiting, 0.05)
+
+
+def _receive(sock: socket.socket, waiting: dict[bytes, Asked], pause: float) -> None:
+    while select.select([sock], [], [], pause)[0]:
+        reply = sock.recv(4096)
+        one = waiting.pop(reply[:2], None)
+        assert one is not None, "a reply that nobody waits for"
+        one.reply, one.received = reply, time.time()
+        pause = 0.0
+
+
+def _packets() -> list[tuple[str, bytes]]:
+    made: list[tuple[str, bytes]] = []
+    for number in range(0, NETWORKS, 3):
+        prefix = ip_network(subnet(number))
+        option: Any = dns.edns.ECSOption(str(prefix.network_address), prefix.prefixlen)
+        for name in NAMES:
+            for rtype in ("A", "AAAA") if name in ("www", "split") else ("A",):
+                message = dns.message.make_query(f"{name}.example.net", rtype, use_edns=0, payload=1232, options=[option])
+                made.append((name, message.to_wire()))
+    return made
