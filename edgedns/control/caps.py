@@ -27,7 +27,7 @@ from edgedns.engine.demand import (
 )
 from edgedns.engine.forecast import Forecast, by_network, parse
 from edgedns.engine.lookup import client_key, walk
-from edgedns.engine.snapshot import View
+from edgedns.engine.snapshot import View, Zone
 from edgedns.engine.tally import TCP, TYPE_PLACE, V6
 from edgedns.errors import EdgednsError, SourceError
 from edgedns.model import Family, Provider, State
@@ -181,11 +181,16 @@ class Caps:
             return
         self._read_file()
         ground = force.world.ground
-        networks = counts_by_network(metrics.read_networks(run, ground.key), len(ground.atoms.net_asn))
-        cells = np.frombuffer(metrics.read_totals(run, registry.used), np.uint64)
+        try:
+            networks = counts_by_network(metrics.read_networks(run, ground.key), len(ground.atoms.net_asn))
+            cells = np.frombuffer(metrics.read_totals(run, registry.used), np.uint64)
+            zones = view().base.zones
+        except (EdgednsError, OSError) as error:  # a round goes on without (law 4)
+            self.log(f"queries could not be counted: {error}")
+            return
         self.rates = self.rates.after(ground.key, networks, cells, max(now - self._observed_at, LEAST))
         self._observed_at = now
-        self._v6 = _share_of_aaaa(view(), self.rates.cells)
+        self._v6 = _share_of_aaaa(zones, self.rates.cells)
 
     def _read_file(self) -> None:
         """Follow the file that demand is given in; one that can't be read leaves what was in it before."""
@@ -204,16 +209,17 @@ class Caps:
     def problem(
         self, force: Force, view: Callable[[], View], up: frozenset[str], failures: int, now: float
     ) -> CapsProblem | None:
-        """What is to be solved now; None where nothing is due: each minute, soon after paths failed or came back (`failures`
+        """What is to be solved now; None where nothing is due: each minute, sooner after paths failed or came back (`failures`
 
-        counts that), and at once when what is up has changed.
+        counts that) and while caps rest, and at once when what is up has changed.
         """
         providers = force.world.rules.providers
         waits = self.forecast is None and self.rates.seconds < force.world.rules.round / 2
         if not declared(providers) or waits:
             return None
         why = (force.world.base_name, up, tuple(provider.capacity for provider in providers.values()))
-        if self._solved_for == why and now - self._solved_at < (EVERY if failures == self._failures else SOON):
+        pause = SOON if failures != self._failures or self.account.state == "idle" else EVERY
+        if self._solved_for == why and now - self._solved_at < pause:
             return None
         self._solved_for, self._solved_at, self._failures = why, now, failures
         seen = view()
@@ -304,10 +310,10 @@ def declared(providers: Mapping[str, Provider]) -> bool:
     return any(provider.capacity for provider in providers.values())
 
 
-def _share_of_aaaa(view: View, cells: Floats) -> float:
+def _share_of_aaaa(zones: Sequence[Zone], cells: Floats) -> float:
     """The part of AAAA in what was asked of A and AAAA, in all zones."""
     a = aaaa = 0.0
-    for zone in view.base.zones:
+    for zone in zones:
         for transport in (0, V6, TCP, TCP + V6):
             a += float(cells[zone.requests + transport + TYPE_PLACE[1]])
             aaaa += float(cells[zone.requests + transport + TYPE_PLACE[28]])

@@ -92,16 +92,13 @@ def spilled(
     if plan is None:
         return kept
     cost, first = costs(offered, decided.arms, up)
-    chosen, split = _placed(kept, offered, cost, plan, first)
-    for arm in np.unique(offered.home[lost]).tolist():
+    shares, named = _placed(kept, offered, cost, plan, first)
+    for arm in np.unique(offered.home[lost & ~named]).tolist():
         absent = prices_for(plans, left - {decided.arms[arm]})
         if absent is not None and absent.up != plan.up:
-            other, parts = _placed(kept, offered, cost, absent, first)
-            mine = lost & (offered.home == arm)
-            mine[list(split)] = False
-            chosen[mine] = other[mine]
-            split |= {row: shares for row, shares in parts.items() if mine[row]}
-    return _moved(kept, first, chosen, split, before, now)
+            mine = lost & ~named & (offered.home == arm)
+            shares[mine] = _placed(kept, offered, cost, absent, first)[0][mine]
+    return _moved(kept, first, shares, before, now)
 
 
 def _mostly(lost: Bools, home: Ints, arms: int) -> Bools:
@@ -110,47 +107,41 @@ def _mostly(lost: Bools, home: Ints, arms: int) -> Bools:
     return np.asarray(down * 2 > whole, dtype=np.bool_)
 
 
-def _placed(
-    decided: ColumnDecisions, offered: Offer, cost: Floats, plan: Prices, first: Ints
-) -> tuple[Ints, dict[int, Floats]]:
-    """Each row's arm by a plan, and the shares of rows that it names itself, among arms that can serve."""
-    split: dict[int, Floats] = {}
-    chosen = first.copy()
+def _placed(decided: ColumnDecisions, offered: Offer, cost: Floats, plan: Prices, first: Ints) -> tuple[Floats, Bools]:
+    """(each row's share by arm under a plan, whether the plan names it itself): where it does, among arms that can serve."""
+    chosen = first
     if plan.ms:
         prices = np.array([plan.ms.get(name, 0.0) for name in decided.arms])
         chosen = cheapest(cost + staying(cost.shape, offered.served), prices)
-    named = decided.splits.get(plan.up)
-    if named is None or not len(named.keys) or named.shares.shape[1] != cost.shape[1]:
-        return chosen, split
-    at = lookup(named.keys, offered.keys)
-    for row in np.flatnonzero(at >= 0).tolist():
-        shares = named.shares[at[row]] * np.isfinite(cost[row])
-        if shares.sum() > 0:
-            split[row] = shares / shares.sum()
-            chosen[row] = shares.argmax()
-    return chosen, split
+    shares, named = np.zeros(cost.shape), np.zeros(len(cost), dtype=np.bool_)
+    shares[np.arange(len(cost)), chosen] = 1.0
+    splits = decided.splits.get(plan.up)
+    if splits is None or not len(splits.keys) or splits.shares.shape[1] != cost.shape[1]:
+        return shares, named
+    at = lookup(splits.keys, offered.keys)
+    able = np.where(np.isfinite(cost), splits.shares[at], 0.0)
+    named = (at >= 0) & (able.sum(axis=1) > 0)
+    shares[named] = able[named] / able[named].sum(axis=1)[:, None]
+    return shares, named
 
 
 def _moved(
-    decided: ColumnDecisions, first: Ints, chosen: Ints, split: Mapping[int, Floats], before: ColumnDecisions | None,
-    now: float,
-) -> ColumnDecisions:  # fmt: skip
-    """Rankings anew for rows that don't stay whole with `first`; the last row is the default."""
-    rows, arms = len(decided.keys), decided.arms
-    rankings, number, default = list(decided.rankings), decided.ranking.copy(), decided.default
-    places = {ranking: i for i, ranking in enumerate(rankings)}
-    leaving = chosen != first
-    leaving[list(split)] = True
-    for row in np.flatnonzero(leaving).tolist():
-        old = decided.default if row == rows else rankings[decided.ranking[row]]
-        new = _divided(old, arms, split[row]) if row in split else _led_by(old, arms[chosen[row]])
-        if row == rows:
-            default = new
-        else:
-            number[row] = places.setdefault(new, len(rankings))
-            rankings += [new] if number[row] == len(rankings) else []
-    since = _since(decided, chosen[:rows], before, now)
-    return replace(decided, default=default, ranking=number, rankings=tuple(rankings), since=since)
+    decided: ColumnDecisions, first: Ints, shares: Floats, before: ColumnDecisions | None, now: float
+) -> ColumnDecisions:
+    """Rankings anew for rows that don't stay whole with `first`, alike ones together; the last row is the default."""
+    rows, most = len(decided.keys), shares.argmax(axis=1)
+    leaving = np.flatnonzero((most != first) | (shares.max(axis=1) < 1.0))
+    rankings, number = [*decided.rankings, decided.default], np.append(decided.ranking.astype(np.int64), len(decided.rankings))
+    alike = np.column_stack([number[leaving], shares[leaving]])
+    kinds, kind = np.unique(alike, axis=0, return_inverse=True)
+    made = [_divided(rankings[int(old)], decided.arms, parts) for old, *parts in kinds.tolist()]
+    number[leaving] = len(rankings) + kind.reshape(-1)
+    rankings += made
+    used, ranking = np.unique(number[:rows], return_inverse=True)
+    return replace(
+        decided, default=rankings[number[rows]], ranking=ranking.reshape(-1).astype(np.int32),
+        rankings=tuple(rankings[i] for i in used), since=_since(decided, most[:rows], before, now),
+    )  # fmt: skip
 
 
 def _led_by(old: Ranking, name: str) -> Ranking:
@@ -159,11 +150,11 @@ def _led_by(old: Ranking, name: str) -> Ranking:
     return Ranking((name, *(other for other in old.targets if other != name)), reason)
 
 
-def _divided(old: Ranking, arms: Sequence[str], shares: Floats) -> Ranking:
+def _divided(old: Ranking, arms: Sequence[str], shares: Sequence[float]) -> Ranking:
     """A ranking divided by hash unit, or given whole to the one that has it all."""
-    parts = sorted((-float(share), name) for share, name in zip(shares, arms, strict=True) if share > 0)
+    parts = sorted((-share, name) for share, name in zip(shares, arms, strict=True) if share > 0)
     if len(parts) == 1:
-        return old if parts[0][1] == old.targets[0] else _led_by(old, parts[0][1])
+        return _led_by(old, parts[0][1])
     return Ranking(tuple(name for _, name in parts), Reason.SPILLED, tuple(-share for share, _ in parts))
 
 

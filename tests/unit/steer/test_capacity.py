@@ -293,6 +293,31 @@ def test_a_failed_path_is_not_where_anybody_is_spilled():
     assert node.ranking(1).targets[0] == "birch"
 
 
+def lose(node, provider, networks):
+    """The detector hears of losses on one provider's paths to these networks; others reply."""
+    for after in (4, 3, 2, 1, 0):
+        others = [network for network in NETWORKS if network not in networks]
+        node.health.observe([RttSample(node.now - after, "fra1", provider, network, 4, 20.0) for network in others])
+    for network in networks:
+        node.health.observe([RttSample(node.now - 3, "fra1", provider, network, 4, 20.0)])
+        node.health.observe([RttSample(node.now - 0.2 * k, "fra1", provider, network, 4, None) for k in range(6)])
+        node.health.observe([RttSample(node.now, "fra1", "cedar", network, 4, 20.0)])
+    assert all(node.health.state(network, provider, 4) == "down" for network in networks)
+    return node.decide()
+
+
+def test_networks_that_lose_their_path_go_by_the_prices_for_the_absence_until_the_next_plan():
+    """Alder's six networks that lose it all prefer birch; as if alder were gone, half of them leave it room."""
+    node = Node().price({"birch": 10}, ahead=True)
+    assert node.load()["alder"] == 20
+    lose(node, "alder", NETWORKS[5:15:2])
+    first = {node.ranking(i).targets[0] for i in range(5, 15, 2)}
+    assert first == {"birch", "cedar"}
+    assert all(node.ranking(i).targets[0] == "alder" for i in range(0, 20, 2))
+    node.price({"birch": 10})
+    assert {node.ranking(i).targets[0] for i in range(5, 15, 2)} == {"birch"}
+
+
 def test_the_last_provider_stays():
     node = Node().price({"alder": 10 / HEADROOM})
     node.states = dict.fromkeys(NAMES, "drain")
