@@ -44,7 +44,9 @@ def walk(find: Find, apex: bytes, qname: bytes, qtype: int) -> Walk:
     while True:
         found = lookup(find, apex, owner, qtype)
         target, answer = follow(found, owner, answer)
-        if target is None or target in seen or len(seen) > CHAIN_LIMIT or not is_subdomain(target, apex):
+        # RFC 1034 section 3.6.2: queries "which match the CNAME type are not restarted": one that a DNAME makes, too.
+        matched = found.kind is Kind.DNAME and qtype in (types.CNAME, types.ANY)
+        if target is None or matched or target in seen or len(seen) > CHAIN_LIMIT or not is_subdomain(target, apex):
             ended = _end(find, apex, found, owner, answer, followed=target is not None)
             return _with_hosts(find, apex, ended, found, owner) if qtype in TARGET_AFTER else ended
         seen.add(target)
@@ -77,8 +79,8 @@ def _end(find: Find, apex: bytes, found: Found, owner: bytes, answer: tuple[RR, 
     if kind is Kind.DELEGATION and found.rrset is not None:
         # RFC 1034 section 4.3.2 step 3b: a referral is not authoritative unless a CNAME of ours led to it.
         ns = rr_of(found.encloser, found.rrset)
-        glue = glue_of(find, found.encloser, found.rrset)
-        return Walk(Response(types.NOERROR, bool(answer), answer, ns, glue, apex, len(glue)), kind)
+        required, other = glue_of(find, apex, found.encloser, found.rrset)
+        return Walk(Response(types.NOERROR, bool(answer), answer, ns, required + other, apex, len(required)), kind)
     if kind is Kind.DNAME:
         # RFC 6672 section 2.2: a name too long to be formed by substitution is answered YXDOMAIN.
         return Walk(Response(types.YXDOMAIN, True, answer, (), (), apex), kind)
@@ -126,12 +128,20 @@ def negative(find: Find, apex: bytes) -> tuple[RR, ...]:
     return (RR(apex, types.SOA, min(soa.ttl, minimum), soa.rdatas[0]),)
 
 
-def glue_of(find: Find, cut: bytes, ns: RRset) -> tuple[RR, ...]:
-    """RFC 9471 section 3.1: "all available glue records for in-domain name servers" go with a referral."""
-    glue: tuple[RR, ...] = ()
+def glue_of(find: Find, apex: bytes, cut: bytes, ns: RRset) -> tuple[tuple[RR, ...], tuple[RR, ...]]:
+    """The addresses that go with a referral: those that must, and those that may be left out where room is short.
+
+    RFC 9471 section 3.1: "all available glue records for in-domain name servers" are needed; section 3.2: those of other
+    names of the zone (sibling glue, RFC 1034 section 4.3.2 step 3b) SHOULD be there.
+    """
+    required: tuple[RR, ...] = ()
+    other: tuple[RR, ...] = ()
     for target in (rdata.lower() for rdata in ns.rdatas):
-        node = find(target) if is_subdomain(target, cut) else None
-        for rtype in (types.A, types.AAAA):
-            if node and rtype in node.rrsets:
-                glue += rr_of(target, node.rrsets[rtype])
-    return glue
+        node = find(target) if is_subdomain(target, apex) else None
+        sets = [node.rrsets[rtype] for rtype in (types.A, types.AAAA) if rtype in node.rrsets] if node else []
+        found = tuple(rr for rrset in sets for rr in rr_of(target, rrset))
+        if is_subdomain(target, cut):
+            required += found
+        else:
+            other += found
+    return required, other

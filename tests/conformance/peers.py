@@ -19,7 +19,6 @@ from pathlib import Path
 import dns.exception
 import dns.message
 import dns.query
-from static_zone import lines
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 NSD = """
@@ -113,6 +112,8 @@ def wait_for(port: int, zone: str, failed: object, within: float = 20) -> None:
 
 
 def main(server: str) -> None:
+    from static_zone import lines  # beside this file: found where it is run as a script
+
     text = "\n".join(lines()) + "\n"
     with tempfile.TemporaryDirectory() as folder, serving(server, "cdn.example.net", text, Path(folder)) as port:
         print(f"{server} at 127.0.0.1:{port}", flush=True)

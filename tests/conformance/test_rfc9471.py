@@ -25,6 +25,13 @@ def test_3_1_all_of_it_where_there_is_room(ask: Client, name: str) -> None:
         assert len(texts(reply.authority)) == 8
 
 
+def test_3_2_glue_of_siblings(either: Client) -> None:
+    """Section 3.2: "when a name server generates a referral response, it SHOULD include sibling glue"."""
+    reply = either("host.signed")
+    assert texts(reply.authority) == ["signed NS ns1.child"]
+    assert texts(reply.additional) == ["ns1.child A 192.0.2.90", "ns1.child AAAA 2001:db8:90::1"]
+
+
 @pytest.mark.parametrize("payload", [512, 1232, 1233, 4096, 65535])
 def test_rfc2181_9_a_set_that_doesn_t_fit_is_truncation(ask: Client, payload: int) -> None:
     """RFC 2181 section 9: "The TC bit should be set in responses only when an RRSet is required as a part of the response, but
