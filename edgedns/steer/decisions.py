@@ -191,7 +191,9 @@ def _ranking_index(decided: ColumnDecisions, keys: Keys) -> Ints:
 
 def carried(before: ColumnDecisions | None, keys: Keys) -> Ints:
     """For each key its row in the earlier decisions, -1 where it had none of its own."""
-    return np.full(len(keys), -1, dtype=np.int64) if before is None else lookup(before.keys, keys)
+    if before is None:
+        return np.full(len(keys), -1, dtype=np.int64)
+    return np.arange(len(keys)) if np.array_equal(keys, before.keys) else lookup(before.keys, keys)
 
 
 _ACTIONS: dict[str, type[Any]] = {"pin": Pin, "weighted": Weighted, "failover": Failover, "wan": Wan}

@@ -122,6 +122,12 @@ class Health:
                 out[:, i] = verdicts[found, _f(family), self._providers.index(name)] & (found >= 0)
         return out
 
+    def failing(self, providers: Sequence[str], family: Family) -> Keys:
+        """The networks, and levels above them, for which one of these providers is down."""
+        _, keys, verdicts = self._verdict_table()
+        places = [self._providers.index(name) for name in providers if name in self._providers]
+        return keys[verdicts[:, _f(family), places].any(axis=1)]
+
     def rows_known(self) -> Rows:
         """Every network that was probed, and every level above one."""
         return unpack(self._verdict_table()[1])

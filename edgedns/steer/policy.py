@@ -16,7 +16,7 @@ from edgedns.steer.hold import Evidence, Hold, Pace, step
 from edgedns.steer.holdout import held_out
 from edgedns.steer.rows import Bools, Floats, Ints, Keys, nearest, pack, parents, unpack
 from edgedns.steer.spill import offer, spilled
-from edgedns.steer.wan import WanTable
+from edgedns.steer.wan import Grid, WanTable
 
 KEEP_SHARE = 0.6
 
@@ -172,6 +172,8 @@ def _fixed(column: Column, world: World, arms: tuple[str, ...], up: tuple[str, .
 
 def _row_candidates(world: World, keys: Keys, usable: tuple[str, ...], family: Family) -> Bools:
     """bool[row, arm]: up for that network; where silence would leave none, all stay."""
+    if not len(world.health.failing(usable, family)):
+        return np.ones((len(keys), len(usable)), dtype=np.bool_)
     up = ~world.health.down(unpack(keys), usable, family)
     up[~up.any(axis=1)] = True
     return up
@@ -234,8 +236,9 @@ def _wan_keys(
     enough = np.where(carried(before, table.keys) >= 0, KEEP_SHARE, 1.0) * column.action.min_samples
     decides = np.flatnonzero((samples > 0) & (samples >= enough))
     core = table.keys[decides]
-    known = world.health.rows_known()
-    failing = pack(known[world.health.down(known, usable, column.family).any(axis=1)])
+    failing = world.health.failing(usable, column.family)
+    if not len(failing):
+        return core, decides
     keys = np.union1d(core, failing)
     nearest_core = nearest(unpack(keys), core)
     source = np.where(nearest_core >= 0, decides[nearest_core], -1) if len(core) else nearest_core
@@ -256,16 +259,20 @@ def _evidence(
     """What the table says of each arm in each row; an arm it doesn't know is nominal."""
     table, known = world.table, source >= 0
     at = _speaking(table, source[known], family)
-    value, doubt, samples = (np.zeros((len(keys), len(arms))) for _ in range(3))
-    rtt, typical = (np.full((len(keys), len(arms)), np.nan) for _ in range(2))
-    for i, name in enumerate(arms):
-        if name in table.providers and len(table.keys):
-            where = (source[known], at, table.providers.index(name))
-            value[known, i], doubt[known, i] = table.mean[where], table.terms.cautious * table.sd[where]
-            samples[known, i], rtt[known, i], typical[known, i] = table.samples[where], table.rtt[where], table.typical[where]
+    place = np.array([table.providers.index(name) if name in table.providers else -1 for name in arms], dtype=np.int64)
+
+    def told(grid: Grid, unknown: float) -> Floats:
+        """grid[row, family, provider] as [row, arm]."""
+        out = np.full((len(keys), len(arms)), unknown)
+        if len(table.keys):
+            out[known] = np.where(place >= 0, grid[source[known], at][:, place], unknown)
+        return out
+
+    value, samples, typical = told(table.mean, 0.0), told(table.samples, 0.0), told(table.typical, np.nan)
+    doubt = table.terms.cautious * told(table.sd, 0.0)
     above = known.copy()
     above[known] = _has_children(table)[source[known]]
-    typical[above] = rtt[above]
+    typical[above] = told(table.rtt, np.nan)[above]
     if world.pace.objective == "rtt":
         above = known
     value[above], doubt[above] = _by_rtt(typical[above], samples[above])
@@ -300,11 +307,12 @@ def _held(before: ColumnDecisions | None, keys: Keys, head: int) -> Hold:
     hold["home"] = hold["serving"] = head
     if before is None or not len(before.keys):
         return hold
-    above = nearest(unpack(keys), before.keys)
-    inherits = above >= 0
-    for name in ("home", "serving", "second"):
-        hold[name][inherits] = before.hold[name][above[inherits]]
     was = carried(before, keys)
+    new = np.flatnonzero(was < 0)
+    above = nearest(unpack(keys[new]), before.keys)
+    inherits = new[above >= 0]
+    for name in ("home", "serving", "second"):
+        hold[name][inherits] = before.hold[name][above[above >= 0]]
     hold[was >= 0] = before.hold[was[was >= 0]]
     return hold
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,8 +44,10 @@ PROVIDERS = 256
 CELLS = 256
 EDGES = MIN_MS * (MAX_MS / MIN_MS) ** (np.arange(BUCKETS + 1) / BUCKETS)
 KEPT_ROUNDS = 12.0
+_ROW = 2 * PROVIDERS * CELLS
 _MANTISSA = 1024
 _REBASE = 64
+_NOTHING = 2.0**-30
 
 
 def bucket_of(rtt_ms: Floats) -> Ints:
@@ -115,10 +118,10 @@ class RttStore:
             later = rounds > self.round
             if later.any():
                 self.observe_columns(batch.take(later & (rounds <= self.round + 2)))
-            counted = batch.take(~later & (rounds > self.round - KEPT_ROUNDS * self.half_life))
+            counted = _only_where(batch, ~later & (rounds > self.round - KEPT_ROUNDS * self.half_life))
             home = _at_home(counted)
-            self._count(counted.take(home))
-            self._count(replace(counted.take(~home), rows=above_networks(batch.rows)))
+            self._count(_only_where(counted, home))
+            self._count(_only_where(replace(counted, rows=above_networks(batch.rows)), ~home))
         self._forget()
 
     def cells(self) -> Cells:
@@ -185,40 +188,39 @@ class RttStore:
         return np.rint(_MANTISSA * 2.0 ** (exponent - whole)) * 2.0 ** (whole - self._base)
 
     def _rebase(self) -> None:
-        """Keep weights near 1: an exact scaling by a power of two."""
+        """Keep weights near 1 (an exact scaling by a power of two), and forget cells that weigh nothing any more."""
         today = int(np.floor(self.round / self.half_life))
-        if abs(today - self._base) >= _REBASE:
-            self._weights = self._weights * 2.0 ** (self._base - today)
-            self._base = today
+        if abs(today - self._base) < _REBASE:
+            return
+        weights = self._weights * 2.0 ** (self._base - today)
+        kept = weights > _NOTHING
+        self._codes, self._weights, self._base = self._codes[kept], weights[kept], today
 
     def _count(self, batch: Batch) -> None:
         if not len(batch):
             return
-        used, row = np.unique(batch.row, return_inverse=True)
-        batch = replace(batch, rows=batch.rows[used], row=row.reshape(-1).astype(np.int64))
-        levels = lineage(batch.rows)
-        level_keys = np.stack([pack(level) for level in levels], axis=1)
-        self._admit(np.unique(level_keys), batch.providers)
-        place = np.stack([lookup(self._keys, level_keys[:, i]) for i in range(len(levels))], axis=1)
+        levels, row = _levels(batch)
+        self._admit(np.concatenate([level.keys for level in levels]), batch.providers)
         provider = self._provider_index(batch.providers)[batch.provider]
-        tail = (batch.family == 6) * PROVIDERS + provider
-        weight = self._weight(np.floor(batch.at / self.round_seconds))
-        own, own_weight = _summed(((batch.row * 2 * PROVIDERS) + tail) * CELLS + bucket_of(batch.rtt), weight)
-        arm, arm_seen = _maxed(batch.row * 2 * PROVIDERS + tail, batch.at)
-        for level in range(len(levels)):
-            fresh = np.where(_repeats(place, level), -1, place[:, level])
-            self._add(fresh, own, own_weight, arm, arm_seen)
+        arm = row * 2 * PROVIDERS + (batch.family == 6) * PROVIDERS + provider
+        rounds = np.floor(batch.at / self.round_seconds).astype(np.int64)
+        first = int(rounds.min())
+        weight = self._weight(np.arange(first, int(rounds.max()) + 1))[rounds - first]
+        own = _summed(arm * CELLS + bucket_of(batch.rtt), weight, batch.at)
+        place = np.stack([lookup(self._keys, level.keys)[level.of] for level in levels], axis=1)
+        fresh = [np.where(_repeats(place, level), -1, place[:, level]) for level in range(len(levels))]
+        self._add(_joined([_moved(own, rows) for rows in fresh]))
 
-    def _add(self, place: Ints, own: Ints, own_weight: Floats, arm: Ints, arm_seen: Floats) -> None:
-        """Add cells whose codes count rows in the batch, row r being place[r] here (-1: not at this level)."""
-        code, weight = _moved(own, own_weight, place, CELLS)
-        self._codes, self._weights = _added(self._codes, self._weights, *_summed(code, weight))
-        code, seen = _moved(arm, arm_seen, place, 1)
-        self._arms, self._seen = _latest(self._arms, self._seen, *_maxed(code, seen))
+    def _add(self, more: _Counted) -> None:
+        self._codes, self._weights = _added(self._codes, self._weights, more.codes, more.weights)
+        arms = more.codes // CELLS
+        first = _starts(arms)
+        seen = np.maximum.reduceat(more.seen, first) if len(first) else more.seen
+        self._arms, self._seen = _latest(self._arms, self._seen, arms[first], seen)
 
     def _admit(self, keys: Keys, providers: tuple[str, ...]) -> None:
         """Make room for rows and providers, keeping both sorted; sorted codes stay sorted."""
-        if (lookup(self._keys, keys) < 0).any():
+        if len(keys) and (lookup(self._keys, keys) < 0).any():
             merged = np.union1d(self._keys, keys)
             self._renumber(lookup(merged, self._keys), None)
             self._keys = merged
@@ -293,11 +295,88 @@ def _recode(codes: Ints, rows: Ints | None, providers: Ints | None, cells: int) 
     return np.asarray(((row * 2 + family) * PROVIDERS + provider) * cells + bucket, dtype=np.int64)
 
 
-def _moved(codes: Ints, values: Floats, place: Ints, cells: int) -> tuple[Ints, Floats]:
-    row, rest = np.divmod(codes, 2 * PROVIDERS * cells)
-    target = place[row]
-    keep = target >= 0
-    return target[keep] * (2 * PROVIDERS * cells) + rest[keep], values[keep]
+class _Counted(NamedTuple):
+    """Cells in order, each code once: their weight, and when one of their samples was last seen."""
+
+    codes: Ints
+    weights: Floats
+    seen: Floats
+
+
+def _summed(codes: Ints, weights: Floats, seen: Floats) -> _Counted:
+    """Cells in any order, codes repeating, as _Counted. Sums are exact, so the order within a code is no matter."""
+    step = np.diff(codes)
+    if (step > 0).all():
+        return _Counted(codes, weights, seen)
+    if (step < 0).any():
+        order = np.argsort(codes)
+        codes, weights, seen = codes[order], weights[order], seen[order]
+    first = _starts(codes)
+    if len(first) == len(codes):
+        return _Counted(codes, weights, seen)
+    return _Counted(codes[first], np.add.reduceat(weights, first), np.maximum.reduceat(seen, first))
+
+
+def _starts(ordered: Ints) -> Ints:
+    """Where each run of equal values begins."""
+    return np.flatnonzero(np.diff(ordered, prepend=-1))
+
+
+class _Level(NamedTuple):
+    """Distinct keys of one level, and which of them each row of a batch has."""
+
+    keys: Keys
+    of: Ints
+
+
+def _levels(batch: Batch) -> tuple[list[_Level], Ints]:
+    """The rows that a batch uses, in key order, at each level; and each sample's row among them."""
+    used = np.flatnonzero(np.bincount(batch.row, minlength=len(batch.rows)))
+    keys = [pack(level) for level in lineage(batch.rows[used])]
+    order = np.argsort(keys[0], kind="stable")
+    rank = np.zeros(len(batch.rows), dtype=np.int64)
+    rank[used[order]] = np.arange(len(order))
+    return [_level(each[order]) for each in keys], rank[batch.row]
+
+
+def _level(keys: Keys) -> _Level:
+    """Sorting strings is slow, so runs of equal ones are sorted as one."""
+    begins = np.ones(len(keys), dtype=bool)
+    begins[1:] = keys[1:] != keys[:-1]
+    distinct, which = np.unique(keys[begins], return_inverse=True)
+    return _Level(distinct, which.reshape(-1)[np.cumsum(begins) - 1])
+
+
+def _moved(own: _Counted, place: Ints) -> _Counted:
+    """Cells whose rows are renumbered, row r becoming place[r] (-1: dropped); rows that meet are added."""
+    row = own.codes // _ROW
+    if (place < 0).any():
+        kept = (place >= 0)[row]
+        own, row = _Counted(own.codes[kept], own.weights[kept], own.seen[kept]), row[kept]
+    rows, which = np.unique(place, return_inverse=True)
+    if len(rows) * _ROW <= 4 * len(row):
+        return _few_rows(own, row, rows, which.reshape(-1))
+    return _summed(own.codes + ((place - np.arange(len(place))) * _ROW)[row], own.weights, own.seen)
+
+
+def _few_rows(own: _Counted, row: Ints, rows: Ints, which: Ints) -> _Counted:
+    """As `_moved`, without sorting: row r becomes rows[which[r]]."""
+    size = len(rows) * _ROW
+    dense = own.codes + ((which - np.arange(len(which))) * _ROW)[row]
+    weights: Floats = np.bincount(dense, own.weights, size).astype(np.float64, copy=False)
+    seen = np.zeros(size)
+    np.maximum.at(seen, dense, own.seen)
+    there = np.flatnonzero(weights)
+    return _Counted(there + ((rows - np.arange(len(rows))) * _ROW)[there // _ROW], weights[there], seen[there])
+
+
+def _only_where(batch: Batch, which: Bools) -> Batch:
+    return batch if which.all() else batch.take(which)
+
+
+def _joined(parts: list[_Counted]) -> _Counted:
+    """Several _Counted as one."""
+    return _summed(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
 
 
 def _at_home(batch: Batch) -> Bools:
@@ -310,47 +389,36 @@ def _repeats(place: Ints, level: int) -> Bools:
     return np.asarray((place[:, :level] == place[:, level : level + 1]).any(axis=1), dtype=np.bool_)
 
 
-def _summed(codes: Ints, values: Floats) -> tuple[Ints, Floats]:
-    """Sorted distinct codes and the sum of the values of each."""
-    order = np.argsort(codes, kind="stable")
-    codes, values = codes[order], values[order]
-    first = np.flatnonzero(np.diff(codes, prepend=-1))
-    return codes[first], np.add.reduceat(values, first) if len(first) else values[:0]
-
-
-def _maxed(codes: Ints, values: Floats) -> tuple[Ints, Floats]:
-    order = np.argsort(codes, kind="stable")
-    codes, values = codes[order], values[order]
-    first = np.flatnonzero(np.diff(codes, prepend=-1))
-    return codes[first], np.maximum.reduceat(values, first) if len(first) else values[:0]
-
-
 def _added(codes: Ints, values: Floats, more: Ints, extra: Floats) -> tuple[Ints, Floats]:
     """Sum of two sorted sparse vectors."""
-    codes, values, at = _joined(codes, values, more)
+    codes, values, at = _widened(codes, values, more)
     values[at] += extra
     return codes, values
 
 
 def _latest(codes: Ints, values: Floats, more: Ints, extra: Floats) -> tuple[Ints, Floats]:
-    codes, values, at = _joined(codes, values, more)
+    codes, values, at = _widened(codes, values, more)
     values[at] = np.maximum(values[at], extra)
     return codes, values
 
 
-def _joined(codes: Ints, values: Floats, more: Ints) -> tuple[Ints, Floats, Ints]:
+def _widened(codes: Ints, values: Floats, more: Ints) -> tuple[Ints, Floats, Ints]:
     """Both sets of codes, sorted, zeros where `more` is new, and where each of `more` now is."""
+    if np.array_equal(codes, more):
+        return codes, values.copy(), np.arange(len(codes))
     at = np.searchsorted(codes, more)
     new = np.ones(len(more), dtype=bool)
     inside = at < len(codes)
     new[inside] = codes[at[inside]] != more[inside]
-    if new.any():
-        codes = np.insert(codes, at[new], more[new])
-        values = np.insert(values, at[new], 0.0)
-        at = at + np.cumsum(new) - new
-    else:
-        values = values.copy()
-    return codes, values, at.astype(np.int64)
+    if not new.any():
+        return codes, values.copy(), at
+    place = at + np.cumsum(new) - new
+    wide, held = np.empty(len(codes) + int(new.sum()), dtype=np.int64), np.ones(len(codes) + int(new.sum()), dtype=bool)
+    held[place[new]] = False
+    wide[place[new]], wide[held] = more[new], codes
+    filled = np.zeros(len(wide))
+    filled[held] = values
+    return wide, filled, place
 
 
 def _member(values: Ints, sorted_set: Ints) -> Bools:

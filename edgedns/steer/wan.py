@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,7 @@ from edgedns.steer.rows import (
 from edgedns.steer.rtt import BUCKETS, CELLS, PROVIDERS, Cells, RttStore, rtt_at
 
 Grid = NDArray[np.float32]
+MEDIAN = 0.5
 
 
 @dataclass(frozen=True)
@@ -201,43 +204,95 @@ def _kept(cells: Cells, names: tuple[str, ...]) -> Cells:
 def _table(cells: Cells, names: tuple[str, ...], terms: Terms) -> WanTable:
     rows = unpack(cells.keys)
     shape = (len(rows), 2, len(names))
-    arm, samples, median, typical = _per_arm(cells)
-    place = _flat_place(arm, len(names))
-    wins, w50 = _wins(cells, arm, samples, place, shape, terms)
+    arms = _arms(cells, terms)
+    place = _flat_place(arms.arm, len(names))
+    wins, count = _scatter(arms.wins, place, shape, 0.0), _scatter(arms.samples, place, shape, 0.0)
+    w50, rtt, typical = (_scatter(part, place, shape, np.nan) for part in (arms.half, arms.rtt, arms.typical))
     parent = parents(rows, cells.keys)
-    count = _scatter(samples, place, shape, 0.0)
-    mean, sd = _shrunk(wins, count, rows, parent, terms)
+    level = level_of(rows)
+    depths = [np.flatnonzero(level == depth) for depth in range(len(LEVELS))]
+    mean, sd = _shrunk(wins, count, depths, parent, terms)
     seen = np.zeros(shape)
     seen.reshape(-1)[_flat_place(cells.arms, len(names))] = cells.seen
-    medians, typicals = (_scatter(values, place, shape, np.nan) for values in (median, typical))
     return WanTable(
-        rows=rows, keys=cells.keys, providers=names, parent=parent, mean=mean, w50=_scatter(w50, place, shape, np.nan), sd=sd,
-        rtt=_inherited(medians, rows, parent, np.zeros(shape[:2])),
-        typical=_inherited(typicals, rows, parent, None), samples=count, seen=seen, at=cells.at, terms=terms,
+        rows=rows, keys=cells.keys, providers=names, parent=parent, mean=mean, w50=w50, sd=sd,
+        rtt=_inherited(rtt, depths, parent, alike=True), typical=_inherited(typical, depths, parent, alike=False),
+        samples=count, seen=seen, at=cells.at, terms=terms,
     )  # fmt: skip
 
 
-def _per_arm(cells: Cells) -> tuple[Ints, Floats, Floats, Floats]:
-    """Codes of the arms that have cells, sorted; their samples; their median and typical RTT in ms."""
-    arm_of_cell = cells.codes // CELLS
-    first = np.flatnonzero(np.diff(arm_of_cell, prepend=-1))
-    if not len(first):
-        return arm_of_cell, cells.weights, cells.weights, cells.weights
-    samples = np.add.reduceat(cells.weights, first)
-    middle = np.minimum(cells.codes % CELLS + 0.5, BUCKETS)
-    typical = np.add.reduceat(cells.weights * middle, first) / samples
-    return arm_of_cell[first], samples, rtt_at(_quantile_place(cells, first, samples, 0.5)), rtt_at(typical)
+_CHUNK = 1 << 17
 
 
-def _quantile_place(cells: Cells, first: Ints, samples: Floats, q: float) -> Floats:
-    """Where on the bucket scale each arm's quantile q lies, interpolated within its bucket."""
-    counts = np.diff(first, append=len(cells.codes))
-    within = np.cumsum(cells.weights / np.repeat(samples, counts))
-    before = np.concatenate(([0.0], within[first[1:] - 1]))
-    at = np.minimum(np.searchsorted(within, before + q), first + counts - 1)
-    mass = cells.weights[at] / samples
-    fraction = np.clip((before + q - (within[at] - mass)) / mass, 0.0, 1.0)
-    return (cells.codes[at] % CELLS) + fraction
+class _Arms(NamedTuple):
+    """Of each arm that has cells, sorted by code: decayed samples, median and typical RTT in ms, mean of W_q - q, W_50."""
+
+    arm: Ints
+    samples: Floats
+    rtt: Floats
+    typical: Floats
+    wins: Floats
+    half: Floats
+
+
+def _arms(cells: Cells, terms: Terms) -> _Arms:
+    """All arms, in chunks of whole rows that fit a processor's cache."""
+    group = cells.codes // (PROVIDERS * CELLS)
+    heads = np.flatnonzero(np.diff(group, prepend=-1))
+    if not len(heads):
+        return _Arms(cells.codes, *(np.zeros(0) for _ in range(5)))
+    cuts = heads[np.searchsorted(heads, np.arange(0, len(group), _CHUNK))]
+    bounds = np.append(np.unique(cuts), len(group))
+    parts = [_chunk(cells.codes[a:b], cells.weights[a:b], terms) for a, b in pairwise(bounds.tolist())]
+    return _Arms(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def _chunk(codes: Ints, weights: Floats, terms: Terms) -> _Arms:
+    """`mass` is the share of its arm that a cell holds, `first` where an arm begins, `head` which arm a row begins with."""
+    bucket, arm_of = codes % CELLS, codes // CELLS
+    first = np.flatnonzero(np.diff(arm_of, prepend=-1))
+    counts = np.diff(first, append=len(codes))
+    samples = np.add.reduceat(weights, first)
+    mass = weights / np.repeat(samples, counts)
+    typical = np.add.reduceat(mass * np.minimum(bucket + 0.5, BUCKETS), first)
+    arm = arm_of[first]
+    head = np.flatnonzero(np.diff(arm // PROVIDERS, prepend=-1))
+    row = np.repeat(np.arange(len(head)), np.add.reduceat(counts, head))
+    place = _thresholds(row, bucket, mass, np.diff(head, append=len(first)), terms.quantiles)
+    bucket32, mass32 = bucket.astype(np.float32), mass.astype(np.float32)
+    won = sum((_below(place[q], row, bucket32) for q in terms.quantiles), start=np.float32(0.0))
+    wins = np.add.reduceat(mass32 * won, first) / len(terms.quantiles) - np.mean(terms.quantiles)
+    half = np.add.reduceat(mass32 * _below(place[MEDIAN], row, bucket32), first)
+    return _Arms(arm, samples, rtt_at(_median(bucket, mass, first, counts)), rtt_at(typical), wins, half)
+
+
+def _median(bucket: Ints, mass: Floats, first: Ints, counts: Ints) -> Floats:
+    """Where on the bucket scale each arm's median lies, interpolated within its bucket."""
+    running = np.cumsum(mass)
+    before = running[first] - mass[first]
+    short = np.add.reduceat(running < np.repeat(before, counts) + MEDIAN, first, dtype=np.int64)
+    at = first + np.minimum(short, counts - 1)
+    fraction = (before + MEDIAN - (running[at] - mass[at])) / mass[at]
+    return np.asarray(bucket[at] + np.clip(fraction, 0.0, 1.0), dtype=np.float64)
+
+
+def _thresholds(row: Ints, bucket: Ints, mass: Floats, arms: Ints, quantiles: tuple[float, ...]) -> dict[float, Grid]:
+    """For each quantile where on the bucket scale it lies in each row's pool, in which every arm weighs the same."""
+    rows, width = np.arange(len(arms)), BUCKETS + 1
+    pooled = np.bincount(row * width + bucket, weights=mass / arms[row], minlength=len(arms) * width)
+    rising = np.cumsum(pooled)  # by 1 in each row
+    places = {}
+    for q in {*quantiles, MEDIAN}:
+        at = np.minimum(np.searchsorted(rising, rows + q), rows * width + BUCKETS)
+        low = np.where(at > 0, rising[at - 1], 0.0)
+        within = np.clip((rows + q - low) / np.maximum(pooled[at], 1e-9), 0.0, 1.0)
+        places[q] = (at - rows * width + within).astype(np.float32)
+    return places
+
+
+def _below(place: Grid, row: Ints, bucket: Grid) -> Grid:
+    """For each cell the share of it that lies below its row's threshold, so that a tie counts half."""
+    return np.asarray(np.clip(place[row] - bucket, 0.0, 1.0), dtype=np.float32)
 
 
 def _flat_place(arms: Ints, providers: int) -> Ints:
@@ -251,103 +306,57 @@ def _scatter(values: Floats, place: Ints, shape: tuple[int, int, int], empty: fl
     return out
 
 
-_CHUNK = 4096
-
-
-def _wins(
-    cells: Cells, arm: Ints, samples: Floats, place: Ints, shape: tuple[int, int, int], terms: Terms
-) -> tuple[Grid, Floats]:
-    """Mean of W_q less nominal, [row, family, provider], and W_50 by arm; 0 where nothing was measured."""
-    first = np.searchsorted(cells.codes, arm * CELLS)
-    group = arm // PROVIDERS
-    heads = np.flatnonzero(np.diff(group, prepend=-1, append=-1))
-    wins, half = np.zeros(len(arm)), np.zeros(len(arm))
-    for start in range(0, len(heads) - 1, _CHUNK):
-        bounds = heads[start : start + _CHUNK + 1]
-        a0, a1 = int(bounds[0]), int(bounds[-1])
-        c0, c1 = int(first[a0]), int(first[a1]) if a1 < len(arm) else len(cells.codes)
-        counts = np.diff(first[a0:a1], append=c1)
-        mass = (cells.weights[c0:c1] / np.repeat(samples[a0:a1], counts)).astype(np.float32)
-        bucket = cells.codes[c0:c1] % CELLS
-        wins[a0:a1], half[a0:a1] = _chunk_wins(bucket, mass, counts, np.diff(bounds), terms)
-    return _scatter(wins, place, shape, 0.0), half
-
-
-def _chunk_wins(bucket: Ints, mass: Grid, counts: Ints, arms: Ints, terms: Terms) -> tuple[Floats, Floats]:
-    """(mean of W_q - q, W_50) by arm. Cell c holds the share mass[c] of its arm in bucket[c]; arm a has counts[a] cells
-
-    and row r arms[r] arms, one after the other. A threshold at place t of the bucket scale is above clip(t - b, 0, 1) of
-    what lies in bucket b, so that a tie counts half.
-    """
-    cells_of_row = np.add.reduceat(counts, np.cumsum(arms) - arms)
-    row = np.repeat(np.arange(len(arms)), cells_of_row)
-    pooled = np.bincount(row * (BUCKETS + 1) + bucket, weights=mass, minlength=len(arms) * (BUCKETS + 1))
-    below = np.cumsum(pooled.reshape(len(arms), BUCKETS + 1) / arms[:, None], axis=1)
-    first = np.cumsum(counts) - counts
-    faster = np.zeros(len(bucket), dtype=np.float32)
-    for q in terms.quantiles:
-        faster += _share_below(below, q, bucket, cells_of_row)
-    wins = np.add.reduceat(mass * faster, first) / len(terms.quantiles) - np.mean(terms.quantiles)
-    half = np.add.reduceat(mass * _share_below(below, 0.5, bucket, cells_of_row), first)
-    return np.asarray(wins, dtype=np.float64), np.asarray(half, dtype=np.float64)
-
-
-def _share_below(below: Floats, q: float, bucket: Ints, cells_of_row: Ints) -> Grid:
-    """For each cell the share of it that lies below its row's pooled quantile q."""
-    at = np.minimum((below < q).sum(axis=1), BUCKETS)
-    every = np.arange(len(below))
-    low = np.where(at > 0, below[every, at - 1], 0.0)
-    place = at + np.clip((q - low) / np.maximum(below[every, at] - low, 1e-9), 0.0, 1.0)
-    return np.asarray(np.clip(np.repeat(place.astype(np.float32), cells_of_row) - bucket, 0.0, 1.0), dtype=np.float32)
-
-
-def _shrunk(wins: Grid, count: Grid, rows: Rows, parent: Ints, terms: Terms) -> tuple[Grid, Grid]:
+def _shrunk(wins: Grid, count: Grid, depths: list[Ints], parent: Ints, terms: Terms) -> tuple[Grid, Grid]:
     """Posterior mean and sd, level by level from the top: prior Beta(k m, k (1 - m)), m the value of the level above.
 
     A family without samples in a row takes the other family's posterior as it stands.
     """
-    nominal = float(np.mean(terms.quantiles))
+    nominal, strength = np.float32(np.mean(terms.quantiles)), np.float32(terms.prior)
     mean = np.zeros_like(wins)
-    level = level_of(rows)
-    for depth in range(len(LEVELS) - 1, -1, -1):
-        at = np.flatnonzero(level == depth)
-        prior = np.where((parent[at] >= 0)[:, None, None], mean[parent[at]], 0.0)
+    for at in reversed(depths):
+        prior = _above(mean, parent[at], 0.0)
         n = count[at]
-        posterior = (terms.prior * prior + n * wins[at]) / np.maximum(terms.prior + n, 1e-9)
+        posterior = (strength * prior + n * wins[at]) / np.maximum(strength + n, np.float32(1e-9))
         mean[at] = _lent(posterior, n)
-    share = np.clip(mean + nominal, 0.01, 0.99)
-    sd = np.sqrt(share * (1.0 - share) / (terms.prior + count + 1.0))
-    return mean, sd.astype(np.float32)
+    share = np.clip(mean + nominal, np.float32(0.01), np.float32(0.99))
+    sd = np.sqrt(share * (1 - share) / (strength + count + 1))
+    return mean, sd
 
 
-def _lent(values: Grid, count: Grid) -> Grid:
+def _above(values: Grid, parent: Ints, nobody: float) -> Grid:
+    """values of the level above each row; `nobody` where there is none."""
+    above = values[parent]
+    above[parent < 0] = nobody
+    return above
+
+
+def _lent(values: Grid, count: NDArray[Any]) -> Grid:
     """values[row, family, provider] with a family that has no samples replaced by the other, where that has some."""
     empty = count.sum(axis=2) == 0
-    borrow = (empty & ~empty[:, ::-1])[:, :, None]
-    return np.where(borrow, values[:, ::-1], values).astype(np.float32)
+    borrow = empty & ~empty[:, ::-1]
+    return np.where(borrow[:, :, None], values[:, ::-1], values).astype(np.float32, copy=False)
 
 
-def _inherited(rtt: Grid, rows: Rows, parent: Ints, slower: Floats | None) -> Grid:
-    """RTTs with gaps filled from the level above and, where a row has none at all, from the other family.
+def _inherited(rtt: Grid, depths: list[Ints], parent: Ints, alike: bool) -> Grid:
+    """RTTs with gaps filled from the other family, where a row has none at all, and from the level above.
 
-    slower[row, family] is ln of how much slower a row is than the level above; None: told from the arms that both have.
+    alike: as they are there. Otherwise times how much slower a row is than the level above, told from the arms that both have.
     """
-    level = level_of(rows)
-    for depth in range(len(LEVELS) - 1, -1, -1):
-        at = np.flatnonzero(level == depth)
-        known = ~np.isnan(rtt[at])
-        above = np.where((parent[at] >= 0)[:, None, None], rtt[parent[at]], np.nan)
-        factor = _slower(rtt[at], above) if slower is None else slower[at]
-        own = _lent(np.where(known, rtt[at], np.nan), known.astype(np.float32))
-        rtt[at] = np.where(np.isnan(own), above * np.exp(factor)[:, :, None], own)
+    for at in reversed(depths):
+        lacks = at[np.isnan(rtt[at]).any(axis=(1, 2))]
+        own = _lent(rtt[lacks], ~np.isnan(rtt[lacks]))
+        above = _above(rtt, parent[lacks], np.nan)
+        factor = np.float32(1.0) if alike else _slower(rtt[lacks], above)
+        rtt[lacks] = np.where(np.isnan(own), above * factor, own)
     return rtt
 
 
-def _slower(rtt: Grid, above: Grid) -> Floats:
-    """ln(row / level above), averaged over the arms that both know; 0 where there are none."""
+def _slower(rtt: Grid, above: Grid) -> Grid:
+    """[row, family, 1]: row / level above, averaged (of logarithms) over the arms that both know; 1 where there are none."""
     ratio = np.log(rtt / above)
     both = ~np.isnan(ratio)
-    return np.asarray(np.where(both, ratio, 0.0).sum(axis=2) / np.maximum(both.sum(axis=2), 1), dtype=np.float64)
+    mean = np.where(both, ratio, 0.0).sum(axis=2) / np.maximum(both.sum(axis=2), 1)
+    return np.asarray(np.exp(mean)[:, :, None], dtype=np.float32)
 
 
 def _family(family: Family) -> int:
