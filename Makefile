@@ -23,7 +23,7 @@ lint: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict edgedns
 
-$(STAMP): pyproject.toml tools/install
+$(STAMP): pyproject.toml setup.py edgedns/engine/_fastpath.c tools/install
 	tools/install $(PYTHON) $(VENV)
 	touch $@
 

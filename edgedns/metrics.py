@@ -41,6 +41,10 @@ TRUNCATED: Final = 10
 TCP_ACCEPTED: Final = 11
 TCP_REFUSED: Final = 12
 TCP_IDLE_CLOSED: Final = 13
+RATE_DROPPED: Final = 14
+RATE_SLIPPED: Final = 15
+HANDED_BACK: Final = 16
+SHED: Final = 17
 FIXED: Final = 64
 
 # What the cells of one registered block mean, in order; an engine's index into a block is an index into these.
@@ -324,6 +328,10 @@ def _fixed_families(totals: array[int]) -> Iterator[Family]:
         (TCP_ACCEPTED, "edgedns_tcp_accepted", "TCP connections accepted."),
         (TCP_REFUSED, "edgedns_tcp_refused", "TCP connections closed early to make room."),
         (TCP_IDLE_CLOSED, "edgedns_tcp_idle_closed", "TCP connections closed because nothing was asked or read."),
+        (RATE_DROPPED, "edgedns_rate_dropped", "Replies that rate limiting dropped, or would have."),
+        (RATE_SLIPPED, "edgedns_rate_slipped", "Replies that rate limiting truncated, or would have."),
+        (HANDED_BACK, "edgedns_handed_back", "UDP messages that the native engine left to the reference path."),
+        (SHED, "edgedns_shed", "Of those, the ones that were not answered because too many came at once."),
     ):
         yield Family(name, what, "counter", (), [((), float(totals[cell]))])
 

@@ -128,6 +128,7 @@ class Base:
         self.cells = sections["cells"]
         self.record = sections["record"]
         self.slot = sections["slot"]
+        self.flat: dict[str, Any] | None = None  # what engine.native laid out
         self.meta: dict[str, Any] = json.loads(bytes(sections["meta"]))
         self.salt = int(self.meta["salt"])
         self.providers: tuple[str, ...] = tuple(self.meta["providers"])
@@ -248,6 +249,7 @@ class View:
         self.rows = tuple(next(row for start, row in reversed(phases) if start <= now) for phases in base.phases)
         self.entries: dict[bytes | tuple[int, ...], Any] = {}
         self.resolvers: dict[bytes, tuple[int, int, int, int]] = {}
+        self.native: Any = None  # what engine.native made of this View
         self._rankings: dict[int, Ranking] = {}
 
     def cell(self, policy: int, atom: int) -> tuple[int, int]:

@@ -10,31 +10,39 @@ import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgedns import metrics
-from edgedns.engine import answer, fastpath
+from edgedns.engine import answer, fastpath, native
 from edgedns.engine.answer import Secrets
 from edgedns.engine.flat import ROOT_FORMAT, Sections, unpack
 from edgedns.engine.snapshot import Base, Files, Snapshot
 from edgedns.engine.tally import Tally
 from edgedns.errors import SourceError
 
+if TYPE_CHECKING:
+    from edgedns.engine._fastpath import Native
+
 PUBLISHED = "published"
 SECRETS = "secrets.json"
 COOKIE_SECRET = 16
 ENGINE = "EDGEDNS_ENGINE"
-ENGINES = ("python", "reference")
+ENGINES = ("native", "python", "reference")
 
 Identity = tuple[int, int, int]
 ABSENT: Identity = (0, 0, 0)
 
 
 def engine_name(environ: Mapping[str, str] = os.environ) -> str:
-    """Which path answers: python (the fast path, with the reference beside it), or the reference alone if it is asked for."""
-    name = environ.get(ENGINE, "") or "python"
+    """Which path answers: native where it was built, else python (both with the reference beside them), or the reference alone.
+
+    SourceError where the environment asks for another than there is.
+    """
+    name = environ.get(ENGINE, "") or ("native" if native.AVAILABLE else "python")
     if name not in ENGINES:
-        raise SourceError(f"{ENGINE} is {name!r}, and this build has {' and '.join(ENGINES)}")
+        raise SourceError(f"{ENGINE} is {name!r}, and this build has {', '.join(ENGINES)}")
+    if name == "native" and not native.AVAILABLE:
+        raise SourceError(f"{ENGINE} is 'native', and that was not built: install again with gcc and Python.h at hand")
     return name
 
 
@@ -85,7 +93,8 @@ class Current:
         self._root_seen = self._secrets_seen = ABSENT
         self._counters = counters
         self._secrets = Secrets((os.urandom(16),))
-        self._fast = fastpath.reply if engine_name() == "python" else None
+        self.engine = engine_name()
+        self._fast = {"native": native.reply, "python": fastpath.reply}.get(self.engine)
         self._serving: Serving | None = None
 
     @property
@@ -114,6 +123,13 @@ class Current:
             if reply is not None:
                 return reply or None
         return answer.respond(snapshot, packet, client, transport, now, self._secrets, tally)
+
+    def look(self, now: float) -> Native | None:
+        """What a loop of the native engine answers from at `now`; None where another engine answers, or nothing is served."""
+        serving = self._serving
+        if serving is None or self.engine != "native":
+            return None
+        return native.native_of(serving.snapshot.at(now), self._secrets, serving.tally)
 
     def _follow_root(self, now: float) -> None:
         seen = _identity(self._published / "root.json")

@@ -9,15 +9,19 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from edgedns.engine import native
 from edgedns.metrics import TRUNCATED, UDP_RAISED, UDP_RECEIVED, UDP_REPLIED, UDP_SILENT, UDP_UNSENT
 
 if TYPE_CHECKING:
     from edgedns.config import Address
+    from edgedns.engine._fastpath import Native
     from edgedns.serve.clock import Clock
 
 # packet, client's packed address (4 or 16 octets), "udp" or "tcp", now (Unix seconds) -> reply, None for silence
 Respond = Callable[[bytes, bytes, str, float], bytes | None]
 Complain = Callable[[str, BaseException], None]
+# now -> what the native loop answers from, None where there is nothing yet
+Look = Callable[[float], "Native | None"]
 
 LARGEST = 65535
 RECEIVE_BUFFER = 1 << 20
@@ -68,12 +72,19 @@ def serve(
     clock: Clock,
     cells: memoryview[int],
     complain: Complain,
+    look: Look | None = None,
 ) -> None:
-    """Answer until `stop(sock)`; what is in the socket's queue by then is answered still."""
+    """Answer until `stop(sock)`; what is in the socket's queue by then is answered still.
+
+    With `look` the native loop answers, and `respond` only what that hands back.
+    """
     loop = _serve_wildcard if wildcard else _serve_exact
     while True:
         try:
-            loop(sock, respond, clock, cells, complain)
+            if look is not None and native.LOOPS:
+                _serve_native(sock, wildcard, respond, clock, cells, complain, look)
+            else:
+                loop(sock, respond, clock, cells, complain)
             return
         except Exception as error:
             if sock.fileno() < 0:
@@ -146,6 +157,35 @@ def _serve_wildcard(sock: socket.socket, respond: Respond, clock: Clock, cells: 
         cells[UDP_REPLIED] += 1
         if reply[2] & TC:
             cells[TRUNCATED] += 1
+
+
+def _serve_native(
+    sock: socket.socket,
+    wildcard: bool,
+    respond: Respond,
+    clock: Clock,
+    cells: memoryview[int],
+    complain: Complain,
+    look: Look,
+) -> None:
+    """The loop in C, which counts what it sends; here is answered what it hands back."""
+
+    def look_now() -> tuple[Native | None, float]:
+        now = clock.now
+        return look(now), now
+
+    def answer(packet: bytes, client: bytes) -> bytes | None:
+        try:
+            reply = respond(packet, client, "udp", clock.now)
+        except Exception as error:
+            cells[UDP_RAISED] += 1
+            complain("answering", error)
+            return None
+        if reply is None:
+            cells[UDP_SILENT] += 1
+        return reply
+
+    native.serve(sock.fileno(), wildcard, look_now, answer, None)
 
 
 class Packed(dict[str, bytes]):

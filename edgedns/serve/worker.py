@@ -195,9 +195,11 @@ class Service:
             except OSError as error:
                 raise OSError(listen_sentence(address, error)) from error
         respond, cells = responder.respond, counters.cells
+        # A responder of the native engine has a loop of its own.
+        look = getattr(responder, "look", None) if getattr(responder, "engine", "") == "native" else None
         self._tcp = tcp.TcpServer(listeners, respond, clock, cells, complain, tcp.Limits(idle=tcp_idle))
         self._threads = [
-            threading.Thread(target=udp.serve, args=(sock, wildcard, respond, clock, cells, complain), daemon=True)
+            threading.Thread(target=udp.serve, args=(sock, wildcard, respond, clock, cells, complain, look), daemon=True)
             for sock, wildcard in self._udp
         ]
         self._threads.append(threading.Thread(target=self._tcp.run, daemon=True))

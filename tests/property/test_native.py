@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from edgedns.engine import answer, fastpath, inline
+from edgedns.engine import answer, fastpath, inline, native
 from edgedns.engine.cells import Space
 from edgedns.engine.compile import atoms_file, compile_base, snapshot_of
 from edgedns.engine.load import load_rules
@@ -99,9 +99,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
     return Large(snapshot, sorted(owners), tally)
 
 
-@pytest.fixture(params=["python"])
+@pytest.fixture(params=["python", "native"])
 def twin(request: pytest.FixtureRequest) -> Reply:
-    return fastpath.reply
+    if request.param == "python":
+        return fastpath.reply
+    if not native.AVAILABLE:
+        pytest.skip("_fastpath was not built: no compiler, or no Python.h")
+    return native.reply
 
 
 @dataclass

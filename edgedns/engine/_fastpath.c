@@ -1,0 +1,1636 @@
+/* The native twin of fastpath.py and limit.py, and a loop around recvmmsg and sendmmsg that answers without the GIL.
+ *
+ * Whatever it says equals the reference path byte for byte and counts the same; where it can't, it hands back. It reads the
+ * published sections (docs/snapshot-format.md) and what native.py lays beside them, and owns no state but the loop's.
+ *
+ * How reading stays within bounds: a packet is read through a cursor (`take`, `pass`), a section through `byte`, `half`,
+ * `word`, `wide` and `slice`, and octets are written through a sink (`put`). Each checks; one that is asked for too much gives
+ * zeros and sets a flag that is looked at before anything is sent. No other function does arithmetic on pointers into them.
+ *
+ * The RFC sentences stand in dns/message.py, dns/edns.py, dns/cookie.py and engine/answer.py, beside the code that this follows.
+ */
+
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the published files are little-endian; plain Python answers here"
+#endif
+
+enum {
+    HEADER = 12, NAME_MAX_OCTETS = 255, LABELS = 128, NODE = 8, TAIL = 13, SLOT = 4, RANKING = 12, RULE = 2, POLICY = 3, ZONE = 5,
+    SPLIT_SLOTS = 4096, POINTER_REACH = 0x3E00, AT_QNAME = 0xC00C,
+    UDP_PAYLOAD = 1232, UDP_PLAIN = 512, LARGEST = 65535, COOKIE_SECRET = 16, OPT_MAX = 1024,
+};
+enum { QR = 0x80, AA = 0x04, TC = 0x02, RD = 0x01, OPCODE = 0x78, DO = 0x80 };
+enum { IN = 1, CH = 3, ANY_CLASS = 255 };
+enum { T_TXT = 16, T_OPT = 41, T_DS = 43, T_NXNAME = 128, T_IXFR = 251, T_AXFR = 252, T_MAILB = 253, T_MAILA = 254, T_ANY = 255 };
+enum { NSID = 3, SUBNET = 8, COOKIE = 10, KEEPALIVE = 11, EXTENDED_ERROR = 15 };
+enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16, BADCOOKIE = 23, LOOK_UP = -1 };
+enum { PROHIBITED = 18, NOT_AUTHORITATIVE = 20, NOT_SUPPORTED = 21, INVALID_QUERY_TYPE = 30, NO_ERROR = -1 };
+enum { SILENCE = 0, HAND_BACK = -1 };
+static const uint32_t NONE = 0xFFFFFFFFu, BIT31 = 0x80000000u;
+
+/* ---- spans, cursors, sinks ------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const uint8_t *at;
+    size_t size;
+} span;
+
+static bool same(span a, span b) { return a.size == b.size && memcmp(a.at, b.at, a.size) == 0; }
+
+/* Reads a packet from front to back; `cut` once something was asked for that isn't there. */
+typedef struct {
+    span in;
+    size_t at;
+    bool cut;
+} cursor;
+
+static size_t left(const cursor *c) { return c->in.size - c->at; }
+
+static span pass(cursor *c, size_t octets)
+{
+    if (c->cut || octets > left(c)) {
+        c->cut = true;
+        return (span){c->in.at, 0};
+    }
+    span passed = {c->in.at + c->at, octets};
+    c->at += octets;
+    return passed;
+}
+
+/* The next 1, 2 or 4 octets as a number. */
+static uint32_t take(cursor *c, size_t octets)
+{
+    span taken = pass(c, octets);
+    uint32_t value = 0;
+    for (size_t i = 0; i < taken.size; i++)
+        value = value << 8 | taken.at[i];
+    return value;
+}
+
+typedef struct {
+    uint8_t *at;
+    size_t size, room;
+    bool full;
+} sink;
+
+static void put(sink *out, span from)
+{
+    if (from.size > out->room - out->size) {
+        out->full = true;
+        return;
+    }
+    memcpy(out->at + out->size, from.at, from.size);
+    out->size += from.size;
+}
+
+static void put8(sink *out, unsigned value) { put(out, (span){(const uint8_t[]){(uint8_t)value}, 1}); }
+
+static void put16(sink *out, unsigned value)
+{
+    put(out, (span){(const uint8_t[]){(uint8_t)(value >> 8), (uint8_t)value}, 2});
+}
+
+/* Add to the two octets at `at`, already written: a length that is known now, or a compression pointer that moves. */
+static void add16(sink *out, size_t at, unsigned more)
+{
+    if (out->size < 2 || at > out->size - 2) {
+        out->full = true;
+        return;
+    }
+    unsigned value = ((unsigned)out->at[at] << 8 | out->at[at + 1]) + more;
+    out->at[at] = (uint8_t)(value >> 8);
+    out->at[at + 1] = (uint8_t)value;
+}
+
+/* ---- what is answered from ------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    void *at;
+    size_t count;
+} table;
+
+enum {
+    PROVIDERS, PUBLIC_ATOMS, OTHER, V6, TCP, ELSEWHERE_REQUESTS, ELSEWHERE_RESPONSES, APEX_DEPTH, SALT, NUMBERS,
+};
+
+/* The sections of one View, the worker's counters, and its secrets. `network` is by atom, `networks` counts. */
+typedef struct {
+    table index4, index6, network;
+    table hash, node, outcome, tail, pointer, cut, blob, cells, record, slot;
+    table column, ranking_of, ranking, split;
+    table apex_hash, zone, policy, rule, type_place, number;
+    table nsid, node_text, version_text, cookies;
+    table counters, networks;
+} world;
+
+static const struct section {
+    const char *name;
+    size_t place;
+    size_t width;
+    bool writable;
+} SECTIONS[] = {
+#define SECTION(name, width) {#name, offsetof(world, name), width, false}
+    SECTION(index4, 4), SECTION(index6, 4), SECTION(network, 4), SECTION(hash, 4), SECTION(node, 4), SECTION(outcome, 4),
+    SECTION(tail, 4), SECTION(pointer, 2), SECTION(cut, 2), SECTION(blob, 1), SECTION(cells, 4), SECTION(record, 4),
+    SECTION(slot, 4), SECTION(column, 4), SECTION(ranking_of, 2), SECTION(ranking, 2), SECTION(split, 1),
+    SECTION(apex_hash, 4), SECTION(zone, 4), SECTION(policy, 4), SECTION(rule, 4), SECTION(type_place, 1), SECTION(number, 8),
+    SECTION(nsid, 1), SECTION(node_text, 1), SECTION(version_text, 1), SECTION(cookies, 1),
+    {"counters", offsetof(world, counters), 8, true}, {"networks", offsetof(world, networks), 4, true},
+#undef SECTION
+};
+enum { SECTION_COUNT = sizeof SECTIONS / sizeof SECTIONS[0] };
+
+/* What is read of a packet, and of whom. `subnet` is the whole content of the option, empty without one. */
+typedef struct {
+    const world *w;
+    span packet, client;
+    bool tcp;
+    double now;
+    bool broken; /* a section is not of the form that it should have: hand back */
+    size_t end;  /* of the question, HEADER where there is none */
+    uint8_t name[NAME_MAX_OCTETS]; /* folded */
+    size_t name_size;
+    uint8_t label[LABELS]; /* where each begins, the root's last */
+    unsigned labels;       /* the root not counted */
+    unsigned type, klass;
+    bool edns, answer_ok, nsid, keepalive; /* answer_ok is DO */
+    unsigned payload, version;
+    span subnet, cookie;
+} query;
+
+static uint8_t byte(query *q, const table *from, size_t at)
+{
+    if (at < from->count)
+        return ((const uint8_t *)from->at)[at];
+    q->broken = true;
+    return 0;
+}
+
+static uint16_t half(query *q, const table *from, size_t at)
+{
+    if (at < from->count)
+        return ((const uint16_t *)from->at)[at];
+    q->broken = true;
+    return 0;
+}
+
+static uint32_t word(query *q, const table *from, size_t at)
+{
+    if (at < from->count)
+        return ((const uint32_t *)from->at)[at];
+    q->broken = true;
+    return 0;
+}
+
+static span slice(query *q, const table *from, size_t at, size_t size)
+{
+    if (size <= from->count && at <= from->count - size)
+        return (span){(const uint8_t *)from->at + at, size};
+    q->broken = true;
+    return (span){(const uint8_t *)from->at, 0};
+}
+
+static span whole(const table *from) { return (span){from->at, from->count}; }
+
+/* `number` is checked to have NUMBERS of them when the object is made. */
+static uint64_t number(const world *w, unsigned which) { return ((const uint64_t *)w->number.at)[which]; }
+
+/* ---- CRC-32 and SipHash --------------------------------------------------------------------------------------------------- */
+
+static uint32_t CRC[4][256];
+
+static void make_crc(void)
+{
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int bit = 0; bit < 8; bit++)
+            c = c >> 1 ^ (c & 1 ? 0xEDB88320u : 0);
+        CRC[0][i] = c;
+    }
+    for (int k = 1; k < 4; k++)
+        for (uint32_t i = 0; i < 256; i++)
+            CRC[k][i] = CRC[k - 1][i] >> 8 ^ CRC[0][CRC[k - 1][i] & 0xFF];
+}
+
+/* As zlib.crc32(from, start). */
+static uint32_t crc32(span from, uint32_t start)
+{
+    uint32_t c = ~start;
+    size_t i = 0;
+    for (; i + 4 <= from.size; i += 4) {
+        uint32_t next;
+        memcpy(&next, from.at + i, 4);
+        c ^= next;
+        c = CRC[3][c & 0xFF] ^ CRC[2][c >> 8 & 0xFF] ^ CRC[1][c >> 16 & 0xFF] ^ CRC[0][c >> 24];
+    }
+    for (; i < from.size; i++)
+        c = c >> 8 ^ CRC[0][(c ^ from.at[i]) & 0xFF];
+    return ~c;
+}
+
+static uint64_t rotated(uint64_t x, int bits) { return x << bits | x >> (64 - bits); }
+
+static void sip_rounds(uint64_t v[4], int count)
+{
+    while (count-- > 0) {
+        v[0] += v[1], v[1] = rotated(v[1], 13) ^ v[0], v[0] = rotated(v[0], 32);
+        v[2] += v[3], v[3] = rotated(v[3], 16) ^ v[2];
+        v[0] += v[3], v[3] = rotated(v[3], 21) ^ v[0];
+        v[2] += v[1], v[1] = rotated(v[1], 17) ^ v[2], v[2] = rotated(v[2], 32);
+    }
+}
+
+/* SipHash-2-4 of at most 39 octets. */
+static uint64_t siphash(span message, const uint8_t *key)
+{
+    uint8_t padded[40] = {0};
+    uint64_t k[2], v[4], next;
+    memcpy(k, key, sizeof k);
+    v[0] = k[0] ^ 0x736F6D6570736575u, v[1] = k[1] ^ 0x646F72616E646F6Du;
+    v[2] = k[0] ^ 0x6C7967656E657261u, v[3] = k[1] ^ 0x7465646279746573u;
+    size_t size = message.size < sizeof padded ? message.size : sizeof padded - 1;
+    size_t end = size / 8 * 8 + 8;
+    memcpy(padded, message.at, size);
+    padded[end - 1] = (uint8_t)size;
+    for (size_t i = 0; i < end; i += 8) {
+        memcpy(&next, padded + i, 8);
+        v[3] ^= next;
+        sip_rounds(v, 2);
+        v[0] ^= next;
+    }
+    v[2] ^= 0xFF;
+    sip_rounds(v, 4);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* ---- cookies (dns/cookie.py) ---------------------------------------------------------------------------------------------- */
+
+enum { BAD, VALID, FRESH, CLIENT_COOKIE = 8, FULL_COOKIE = 24 };
+
+/* The hash over the first 16 octets of a cookie and the client's address. */
+static uint64_t cookie_hash(const query *q, const uint8_t *first16, const uint8_t *secret)
+{
+    uint8_t message[32];
+    size_t address = q->client.size == 4 ? 4 : 16;
+    memcpy(message, first16, 16);
+    memcpy(message + 16, q->client.at, address);
+    return siphash((span){message, 16 + address}, secret);
+}
+
+static int cookie_worth(const query *q)
+{
+    if (q->cookie.size != FULL_COOKIE || q->cookie.at[8] != 1)
+        return BAD;
+    const uint8_t *given = q->cookie.at;
+    uint32_t stamp = (uint32_t)given[12] << 24 | (uint32_t)given[13] << 16 | (uint32_t)given[14] << 8 | given[15];
+    int32_t age = (int32_t)((uint32_t)(int64_t)q->now - stamp);
+    if (age < -300 || age > 3600)
+        return BAD;
+    for (size_t at = 0; at + COOKIE_SECRET <= q->w->cookies.count; at += COOKIE_SECRET) {
+        uint64_t wanted = cookie_hash(q, given, (const uint8_t *)q->w->cookies.at + at), got;
+        memcpy(&got, given + 16, 8);
+        if (wanted == got)
+            return at == 0 && age <= 1800 ? FRESH : VALID;
+    }
+    return BAD;
+}
+
+/* The content of the reply's COOKIE option: the query's own while it is fresh, else a new one. */
+static void put_cookie(const query *q, sink *out)
+{
+    put16(out, COOKIE);
+    put16(out, FULL_COOKIE);
+    if (cookie_worth(q) == FRESH) {
+        put(out, q->cookie);
+        return;
+    }
+    uint32_t now = (uint32_t)(int64_t)q->now;
+    uint8_t made[FULL_COOKIE] = {0};
+    memcpy(made, q->cookie.at, CLIENT_COOKIE);
+    made[8] = 1;
+    made[12] = (uint8_t)(now >> 24), made[13] = (uint8_t)(now >> 16), made[14] = (uint8_t)(now >> 8), made[15] = (uint8_t)now;
+    uint64_t hash = cookie_hash(q, made, q->w->cookies.at);
+    memcpy(made + 16, &hash, 8);
+    put(out, (span){made, sizeof made});
+}
+
+/* ---- reading a packet (asked.py) ------------------------------------------------------------------------------------------ */
+
+static bool read_name(cursor *c, query *q)
+{
+    q->labels = 0;
+    q->name_size = 0;
+    for (;;) {
+        unsigned length = take(c, 1);
+        span label = pass(c, length);
+        if (c->cut || length > 63 || q->name_size + 1 + length > NAME_MAX_OCTETS || q->labels >= LABELS)
+            return false;
+        q->label[q->labels] = (uint8_t)q->name_size;
+        q->name[q->name_size++] = (uint8_t)length;
+        if (!length)
+            return true;
+        q->labels++;
+        for (size_t i = 0; i < label.size; i++) {
+            uint8_t octet = label.at[i];
+            q->name[q->name_size++] = octet >= 'A' && octet <= 'Z' ? octet | 0x20 : octet;
+        }
+    }
+}
+
+static bool read_question(cursor *c, query *q)
+{
+    if (!read_name(c, q))
+        return false;
+    q->type = take(c, 2);
+    q->klass = take(c, 2);
+    return !c->cut;
+}
+
+/* Go past a record's owner; was it the root, written out? */
+static bool pass_owner(cursor *c)
+{
+    size_t start = c->at;
+    unsigned length;
+    while ((length = take(c, 1)) != 0 && length < 0xC0) {
+        if (length > 63)
+            c->cut = true;
+        pass(c, length);
+    }
+    if (length)
+        pass(c, 1);
+    return !length && c->at == start + 1;
+}
+
+/* RFC 7871 section 6, as dns/edns.py has it. */
+static bool subnet_ok(span s)
+{
+    if (s.size < 4 || s.at[0] || s.at[3])
+        return false;
+    unsigned family = s.at[1], source = s.at[2];
+    if (!family && !source)
+        return s.size == 4;
+    if (family < 1 || family > 2 || source > (family == 1 ? 32u : 128u) || s.size != 4 + (source + 7) / 8)
+        return false;
+    return !(source & 7) || !(s.at[s.size - 1] & 0xFF >> (source & 7));
+}
+
+/* Of each kind of option the first; false where they earn a FORMERR, and then none counts. */
+static bool read_options(query *q, span rdata)
+{
+    cursor c = {rdata, 0, false};
+    span subnet = {0}, cookie = {0};
+    bool nsid = false, keepalive = false;
+    while (left(&c)) {
+        unsigned code = take(&c, 2), length = take(&c, 2);
+        span content = pass(&c, length);
+        if (c.cut)
+            return false;
+        if (code == SUBNET && !subnet.size) {
+            if (!subnet_ok(content))
+                return false;
+            subnet = content;
+        } else if (code == COOKIE && !cookie.size) {
+            if (length != CLIENT_COOKIE && (length < 16 || length > 40))
+                return false;
+            cookie = content;
+        }
+        nsid |= code == NSID;
+        keepalive |= code == KEEPALIVE;
+    }
+    q->subnet = subnet, q->cookie = cookie, q->nsid = nsid, q->keepalive = keepalive;
+    return true;
+}
+
+/* One record of the additional section (`place` 2) or of those before it; false where it earns a FORMERR. */
+static bool read_record(cursor *c, query *q, bool additional)
+{
+    bool at_root = pass_owner(c);
+    unsigned type = take(c, 2), payload = take(c, 2);
+    uint32_t ttl = take(c, 4);
+    span rdata = pass(c, take(c, 2));
+    if (c->cut)
+        return false;
+    if (type != T_OPT)
+        return true;
+    if (!additional || q->edns)
+        return false;
+    q->edns = true;
+    q->payload = payload;
+    q->version = ttl >> 16 & 0xFF;
+    q->answer_ok = (ttl >> 8 & DO) != 0;
+    return (q->version != 0 || read_options(q, rdata)) && at_root;
+}
+
+/* All of the packet. The rcode that its form alone earns, or LOOK_UP. */
+static int read_packet(query *q)
+{
+    cursor c = {q->packet, 4, false};
+    unsigned questions = take(&c, 2), answers = take(&c, 2), authorities = take(&c, 2), additionals = take(&c, 2);
+    bool good = questions <= 1, asked = false;
+    q->end = HEADER;
+    if (good && questions) {
+        good = asked = read_question(&c, q);
+        if (asked)
+            q->end = c.at;
+    }
+    if (good) {
+        bool strange = answers || (authorities && !(asked && q->type == T_IXFR));
+        for (unsigned i = 0; i < answers + authorities + additionals && !c.cut; i++)
+            good &= read_record(&c, q, i >= answers + authorities);
+        good = good && !strange && !c.cut && !left(&c) && (asked || (q->edns && (q->cookie.size || q->version)));
+    }
+    if (q->packet.at[2] & OPCODE)
+        return NOTIMP;
+    if (!good)
+        return FORMERR;
+    if (q->version)
+        return BADVERS;
+    return asked ? LOOK_UP : NOERROR;
+}
+
+/* ---- what is to be said --------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    unsigned flags;
+    int rcode;
+    int error;         /* extended, or NO_ERROR */
+    unsigned scope;
+    uint32_t tail;     /* number of a prebuilt tail, or NONE */
+    span records;      /* a provider's, behind the tail; each is owned by the name at `owner` */
+    uint32_t record_count, owner;
+    span text;         /* of a CHAOS TXT record */
+    bool chaos;
+    uint32_t requests, responses;
+    uint32_t answered, network; /* counter cell of a steered answer and the network that asked, or NONE */
+} plan;
+
+static plan refusal(const world *w, int rcode, int error)
+{
+    return (plan){
+        .flags = QR, .rcode = rcode, .error = error, .tail = NONE, .answered = NONE, .network = NONE,
+        .requests = (uint32_t)number(w, ELSEWHERE_REQUESTS), .responses = (uint32_t)number(w, ELSEWHERE_RESPONSES),
+    };
+}
+
+static bool is_name(const query *q, const char *name, size_t size)
+{
+    return same((span){q->name, q->name_size}, (span){(const uint8_t *)name, size});
+}
+
+/* engine/identity.py */
+static plan chaos(const query *q)
+{
+    static const char id[] = "\2id\6server", hostname[] = "\10hostname\4bind";
+    static const char version[] = "\7version\6server", version_bind[] = "\7version\4bind";
+    bool node = is_name(q, id, sizeof id) || is_name(q, hostname, sizeof hostname);
+    bool known = node || is_name(q, version, sizeof version) || is_name(q, version_bind, sizeof version_bind);
+    if (!known || (q->type != T_TXT && q->type != T_ANY))
+        return refusal(q->w, REFUSED, NOT_AUTHORITATIVE);
+    if (!q->w->node_text.count)
+        return refusal(q->w, REFUSED, PROHIBITED);
+    plan said = refusal(q->w, NOERROR, NO_ERROR);
+    said.chaos = true;
+    said.text = whole(node ? &q->w->node_text : &q->w->version_text);
+    return said;
+}
+
+static span suffix(const query *q, unsigned label)
+{
+    return (span){q->name + q->label[label], q->name_size - q->label[label]};
+}
+
+/* The first label of the longest suffix of at most `most` labels. */
+static unsigned first_label(const query *q, uint64_t most) { return q->labels > most ? q->labels - (unsigned)most : 0; }
+
+/* Rows of `zone`: apex's offset in the blob, its octets, requests, responses, depth. */
+static uint32_t find_apex(query *q, span name)
+{
+    const world *w = q->w;
+    size_t mask = w->apex_hash.count - 1;
+    size_t at = crc32(name, 0) & mask;
+    for (size_t tries = 0; tries <= mask; tries++, at = (at + 1) & mask) {
+        uint32_t entry = word(q, &w->apex_hash, at);
+        if (!entry)
+            return NONE;
+        size_t row = (size_t)(entry - 1) * ZONE;
+        if (same(slice(q, &w->blob, word(q, &w->zone, row), word(q, &w->zone, row + 1)), name))
+            return entry - 1;
+    }
+    return NONE;
+}
+
+/* The deepest zone that holds the name; for DS at an apex the zone above it, if there is one. */
+static uint32_t find_zone(query *q)
+{
+    uint32_t own = NONE;
+    for (unsigned at = first_label(q, number(q->w, APEX_DEPTH)); at <= q->labels; at++) {
+        uint32_t zone = find_apex(q, suffix(q, at));
+        if (zone == NONE)
+            continue;
+        if (q->type != T_DS || at)
+            return zone;
+        own = zone;
+    }
+    return own;
+}
+
+static uint32_t find_node(query *q, uint32_t zone, span name)
+{
+    const world *w = q->w;
+    size_t mask = w->hash.count - 1;
+    size_t at = crc32(name, zone) & mask;
+    for (size_t tries = 0; tries <= mask; tries++, at = (at + 1) & mask) {
+        uint32_t entry = word(q, &w->hash, at);
+        if (!entry)
+            return NONE;
+        size_t row = (size_t)(entry - 1) * NODE;
+        if (word(q, &w->node, row + 1) == (name.size | zone << 16) && same(slice(q, &w->blob, word(q, &w->node, row), name.size), name))
+            return entry - 1;
+    }
+    return NONE;
+}
+
+static uint32_t outcome_of(query *q, uint32_t node)
+{
+    size_t row = (size_t)node * NODE;
+    size_t first = word(q, &q->w->node, row + 4), count = word(q, &q->w->node, row + 5);
+    for (size_t at = first; at < first + count && !q->broken; at++)
+        if (word(q, &q->w->outcome, at * 2) == q->type)
+            return word(q, &q->w->outcome, at * 2 + 1);
+    return word(q, &q->w->node, row + 7);
+}
+
+/* The outcome for the name: its own node's, or what the closest encloser says (RFC 4592). */
+static uint32_t find_outcome(query *q, uint32_t zone, uint32_t *node)
+{
+    unsigned first = first_label(q, word(q, &q->w->zone, (size_t)zone * ZONE + 4));
+    for (unsigned at = first; at <= q->labels; at++) {
+        *node = find_node(q, zone, suffix(q, at));
+        if (*node == NONE)
+            continue;
+        if (at == 0)
+            return outcome_of(q, *node);
+        uint32_t below = word(q, &q->w->node, (size_t)*node * NODE + 6);
+        if (below == NONE || !(below & BIT31))
+            return below;
+        *node = below & ~BIT31;
+        return outcome_of(q, *node);
+    }
+    return NONE;
+}
+
+/* ---- steering (fastpath.choose) ------------------------------------------------------------------------------------------- */
+
+/* An address as it is looked up: `offset` is the place of its first bit in the form that was asked with. */
+typedef struct {
+    unsigned family, offset;
+    uint8_t octets[16];
+} key;
+
+static key key_of(span address, bool resolver)
+{
+    static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF}, nat64[12] = {0x00, 0x64, 0xFF, 0x9B};
+    static const uint8_t teredo[4] = {0x20, 0x01, 0x00, 0x00};
+    uint8_t full[16] = {0};
+    memcpy(full, address.at, address.size < 16 ? address.size : 16);
+    key made = {4, 0, {0}};
+    if (address.size == 4) {
+        memcpy(made.octets, full, 4);
+    } else if (!memcmp(full, mapped, 12) || !memcmp(full, nat64, 12)) {
+        made.offset = 96;
+        memcpy(made.octets, full + 12, 4);
+    } else if (full[0] == 0x20 && full[1] == 0x02) {
+        made.offset = 16;
+        memcpy(made.octets, full + 2, 4);
+    } else if (resolver && !memcmp(full, teredo, 4)) {
+        made.offset = 96;
+        for (int i = 0; i < 4; i++)
+            made.octets[i] = full[12 + i] ^ 0xFF;
+    } else {
+        made.family = 6;
+        memcpy(made.octets, full, 16);
+    }
+    return made;
+}
+
+static unsigned bits(const uint8_t octets[16], unsigned at, unsigned count)
+{
+    unsigned octet = octets[at / 8 & 15];
+    if (count == 4)
+        return at & 4 ? octet & 15 : octet >> 4;
+    return count == 8 ? octet : octet << 8 | octets[(at / 8 + 1) & 15];
+}
+
+static uint32_t atom_of(query *q, unsigned family, const uint8_t octets[16])
+{
+    static const uint8_t steps4[] = {16, 8, 8, 0}, steps6[] = {16, 16, 4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 0};
+    const table *index = family == 4 ? &q->w->index4 : &q->w->index6;
+    uint32_t entry = 0;
+    unsigned at = 0;
+    for (const uint8_t *step = family == 4 ? steps4 : steps6; *step; at += *step++) {
+        entry = word(q, index, (size_t)(entry & ~BIT31) + bits(octets, at, *step));
+        if (!(entry & BIT31))
+            return entry;
+    }
+    q->broken = true;
+    return 0;
+}
+
+/* The place of a client's hash unit in a split table (snapshot.unit_slot). */
+static size_t unit_place(const query *q, const key *k)
+{
+    uint64_t h = 0;
+    for (int i = 0; i < (k->family == 4 ? 3 : 6); i++)
+        h = h << 8 | k->octets[i];
+    h ^= number(q->w, SALT);
+    h = (h ^ h >> 33) * 0xFF51AFD7ED558CCDu;
+    h = (h ^ h >> 33) * 0xC4CEB9FE1A85EC53u;
+    return (size_t)((h ^ h >> 33) & (SPLIT_SLOTS - 1));
+}
+
+/* The provider that a ranking (its first half at `row`) gives, and why. */
+static unsigned pick(query *q, size_t row, const key *k, unsigned *reason)
+{
+    const table *ranking = &q->w->ranking;
+    unsigned count = half(q, ranking, row + 2), split = half(q, ranking, row + 3);
+    if (!split) {
+        q->broken |= !count;
+        return half(q, ranking, row + 4);
+    }
+    unsigned target = byte(q, &q->w->split, (size_t)(split - 1) * SPLIT_SLOTS + unit_place(q, k));
+    for (unsigned i = 0; i < count && i < RANKING - 4; i++) {
+        unsigned each = half(q, ranking, row + 4 + i);
+        if ((each & 0xFF) == target && each >> 8)
+            *reason = (each >> 8) - 1;
+    }
+    return target;
+}
+
+/* The ranking's row for a network in a column. */
+static size_t ranking_row(query *q, uint32_t column, uint32_t network)
+{
+    uint32_t fixed = word(q, &q->w->column, (size_t)column * 2), offset = word(q, &q->w->column, (size_t)column * 2 + 1);
+    return (size_t)(fixed == NONE ? half(q, &q->w->ranking_of, (size_t)offset + network) : fixed) * RANKING;
+}
+
+/* Fill in what a slot's policy gives this client: records, or nothing (`without` is the tail that says so), or SERVFAIL. */
+static void steer(query *q, plan *said, uint32_t slot, uint32_t without)
+{
+    const world *w = q->w;
+    bool forwarded = q->subnet.size > 2 && q->subnet.at[2] != 0;
+    uint8_t given[16] = {0};
+    span address = q->client;
+    if (forwarded) {
+        memcpy(given, q->subnet.at + 4, q->subnet.size - 4 < 16 ? q->subnet.size - 4 : 16);
+        address = (span){given, q->subnet.at[1] == 1 ? 4 : 16};
+    }
+    key k = key_of(address, !forwarded);
+    uint32_t atom = atom_of(q, k.family, k.octets);
+    if (!forwarded && atom < number(w, PUBLIC_ATOMS))
+        atom += (uint32_t)number(w, PUBLIC_ATOMS);
+    uint32_t policy = word(q, &w->slot, (size_t)slot * SLOT), ttl_family = word(q, &w->slot, (size_t)slot * SLOT + 1);
+    size_t row_of_cells = (size_t)word(q, &w->policy, (size_t)policy * POLICY + 2) * w->network.count;
+    uint32_t cell = word(q, &w->cells, row_of_cells + atom);
+    uint32_t first_rule = word(q, &w->policy, (size_t)policy * POLICY);
+    q->broken |= cell >> 8 >= word(q, &w->policy, (size_t)policy * POLICY + 1);
+    uint32_t providers = (uint32_t)number(w, PROVIDERS);
+    size_t rule = (size_t)(first_rule + (cell >> 8)) * (RULE + providers + 1);
+    said->network = word(q, &w->network, atom);
+    size_t ranking = ranking_row(q, word(q, &w->rule, rule + (ttl_family & 1)), said->network);
+    unsigned down = half(q, &w->ranking, ranking), reason = half(q, &w->ranking, ranking + 1), target = providers;
+    if (!down) {
+        target = pick(q, ranking, &k, &reason);
+        q->broken |= target >= providers;
+        size_t row = ((size_t)ttl_family * providers + target) * 3;
+        said->record_count = word(q, &w->record, row + 2);
+        said->records = slice(q, &w->blob, word(q, &w->record, row), word(q, &w->record, row + 1));
+    } else if (down == 1) {
+        said->tail = without;
+        q->broken |= without == NONE;
+    } else {
+        said->tail = NONE;
+        said->flags = QR;
+        said->rcode = SERVFAIL;
+    }
+    said->answered = word(q, &w->rule, rule + RULE + target) + reason;
+    unsigned scope = cell & 0xFF, unit = k.family == 4 ? 24 : 48;
+    if (half(q, &w->ranking, ranking + 3) && scope < unit)
+        scope = unit;
+    if (forwarded && k.offset)
+        scope = scope ? k.offset + scope : word(q, &w->cells, row_of_cells + atom_of(q, 6, given)) & 0xFF;
+    said->scope = forwarded ? scope : 0;
+}
+
+/* ---- answering ------------------------------------------------------------------------------------------------------------ */
+
+static uint32_t of_tail(query *q, uint32_t tail, unsigned field) { return word(q, &q->w->tail, (size_t)tail * TAIL + field); }
+
+enum { AT, OCTETS, AN_NS, AR, RCODE_AA, POINTER, POINTERS, TAIL_SLOT, OWNER, FIRST, LENGTH, CUT, CUTS };
+
+static void use_tail(query *q, plan *said, uint32_t tail)
+{
+    uint32_t rcode_aa = of_tail(q, tail, RCODE_AA);
+    said->tail = tail;
+    said->rcode = (int)(rcode_aa & 0xFF);
+    said->flags = rcode_aa >> 8 ? QR | AA : QR;
+}
+
+/* What a question in a zone of ours is answered; false where the reference path must speak. */
+static bool look_up(query *q, uint32_t zone, plan *said)
+{
+    uint32_t node;
+    uint32_t outcome = find_outcome(q, zone, &node);
+    if (outcome == NONE || q->broken)
+        return false;
+    said->error = NO_ERROR;
+    said->requests = word(q, &q->w->zone, (size_t)zone * ZONE + 2);
+    said->responses = word(q, &q->w->zone, (size_t)zone * ZONE + 3);
+    if (outcome & BIT31) {
+        uint32_t nothing = word(q, &q->w->node, (size_t)node * NODE + 7);
+        use_tail(q, said, nothing);
+        said->tail = NONE;
+        said->owner = AT_QNAME;
+        steer(q, said, outcome & ~BIT31, nothing);
+        return true;
+    }
+    use_tail(q, said, outcome);
+    uint32_t slot = of_tail(q, outcome, TAIL_SLOT);
+    if (slot == NONE)
+        return true;
+    if (q->subnet.size) { /* RFC 7871 section 7.2.1: only the first link of a chain to a steered name */
+        use_tail(q, said, of_tail(q, outcome, FIRST));
+        return true;
+    }
+    said->owner = of_tail(q, outcome, OWNER);
+    if (said->owner != AT_QNAME)
+        said->owner += (uint32_t)q->name_size - of_tail(q, outcome, LENGTH);
+    steer(q, said, slot, NONE);
+    return true;
+}
+
+/* What a well-formed question is answered; false where the reference path must speak. */
+static bool answer_question(query *q, plan *said)
+{
+    if (q->klass == CH) {
+        *said = chaos(q);
+        return true;
+    }
+    *said = refusal(q->w, REFUSED, NOT_AUTHORITATIVE);
+    if (q->klass != IN && q->klass != ANY_CLASS)
+        return true;
+    uint32_t zone = find_zone(q);
+    if (zone == NONE)
+        return true;
+    if (q->type == T_AXFR || q->type == T_IXFR)
+        *said = refusal(q->w, REFUSED, PROHIBITED);
+    else if (q->type == T_NXNAME)
+        *said = refusal(q->w, FORMERR, INVALID_QUERY_TYPE);
+    else if (q->type == T_MAILA || q->type == T_MAILB)
+        *said = refusal(q->w, NOTIMP, NOT_SUPPORTED);
+    else if (!look_up(q, zone, said))
+        return false;
+    if (q->klass == ANY_CLASS) /* RFC 1035 section 6.2: never authoritative */
+        said->flags &= ~(unsigned)AA;
+    return true;
+}
+
+/* What a packet is answered that its form alone settles. */
+static plan reject(query *q, int rcode)
+{
+    if (rcode == NOERROR && q->cookie.size > CLIENT_COOKIE && cookie_worth(q) == BAD)
+        rcode = BADCOOKIE; /* RFC 7873 section 5.4 */
+    q->subnet.size = 0;
+    q->type = 0;
+    return refusal(q->w, rcode, rcode == NOTIMP ? NOT_SUPPORTED : NO_ERROR);
+}
+
+static void put_option(sink *out, unsigned code, span content)
+{
+    put16(out, code);
+    put16(out, (unsigned)content.size);
+    put(out, content);
+}
+
+/* The OPT record; its options in the order of answer.reply_options. */
+static void put_opt(query *q, const plan *said, sink *out)
+{
+    put(out, (span){(const uint8_t[]){0, 0, T_OPT, UDP_PAYLOAD >> 8, UDP_PAYLOAD & 0xFF}, 5});
+    put8(out, (unsigned)said->rcode >> 4);
+    put8(out, 0);
+    put16(out, q->answer_ok ? DO << 8 : 0);
+    size_t length = out->size;
+    put16(out, 0);
+    if (q->nsid && q->w->nsid.count)
+        put_option(out, NSID, whole(&q->w->nsid));
+    if (q->subnet.size >= 4) {
+        put16(out, SUBNET);
+        put16(out, (unsigned)q->subnet.size);
+        put(out, (span){q->subnet.at, 3});
+        put8(out, said->scope);
+        put(out, (span){q->subnet.at + 4, q->subnet.size - 4});
+    }
+    if (said->error != NO_ERROR)
+        put_option(out, EXTENDED_ERROR, (span){(const uint8_t[]){0, (uint8_t)said->error}, 2});
+    if (q->cookie.size)
+        put_cookie(q, out);
+    if (q->keepalive && q->tcp)
+        put_option(out, KEEPALIVE, (span){(const uint8_t[]){0, 100}, 2});
+    add16(out, length, (unsigned)(out->size - length - 2));
+}
+
+/* A prebuilt tail's first `size` octets, its pointers moved to fit the question's name. */
+static void put_tail(query *q, uint32_t tail, size_t size, sink *out)
+{
+    unsigned delta = (unsigned)q->name_size - of_tail(q, tail, LENGTH);
+    size_t start = out->size, first = of_tail(q, tail, POINTER), count = of_tail(q, tail, POINTERS);
+    put(out, slice(q, &q->w->blob, of_tail(q, tail, AT), size));
+    q->broken |= delta && of_tail(q, tail, OCTETS) > POINTER_REACH;
+    for (size_t i = first; delta && i < first + count && !q->broken; i++) {
+        size_t place = half(q, &q->w->pointer, i);
+        if (place < size) /* those to the whole name are not among them */
+            add16(out, start + place, delta);
+    }
+}
+
+static void put_records(const plan *said, sink *out)
+{
+    size_t size = said->record_count ? said->records.size / said->record_count : 0;
+    for (uint32_t i = 0; size > 2 && i < said->record_count; i++) {
+        put16(out, said->owner);
+        put(out, (span){said->records.at + i * size + 2, size - 2});
+    }
+}
+
+static void put_chaos(const plan *said, sink *out)
+{
+    put(out, (span){(const uint8_t[]){0xC0, 0x0C, 0, T_TXT, 0, CH, 0, 0, 0, 0}, 10});
+    put16(out, (unsigned)said->text.size + 1);
+    put8(out, (unsigned)said->text.size);
+    put(out, said->text);
+}
+
+/* How much of a tail `room` octets can hold: 0 asks for TC, unless the tail is empty. dns.message.fit */
+static size_t fit(query *q, const plan *said, size_t size, size_t room, unsigned *additional)
+{
+    if (size <= room)
+        return size;
+    size_t first = said->tail == NONE ? 0 : of_tail(q, said->tail, CUT);
+    for (size_t i = said->tail == NONE ? 0 : of_tail(q, said->tail, CUTS); i > 0 && !q->broken; i--) {
+        size_t cut = half(q, &q->w->cut, (first + i - 1) * 2);
+        if (cut <= room) {
+            *additional = half(q, &q->w->cut, (first + i - 1) * 2 + 1);
+            return cut;
+        }
+    }
+    return 0;
+}
+
+/* How large a reply may be. */
+static size_t reply_limit(const query *q)
+{
+    if (q->tcp)
+        return LARGEST;
+    if (!q->edns || q->payload < UDP_PLAIN)
+        return UDP_PLAIN;
+    return q->payload < UDP_PAYLOAD ? q->payload : UDP_PAYLOAD;
+}
+
+/* The whole message into `out`. */
+static void put_reply(query *q, const plan *said, sink *out)
+{
+    uint8_t opt_octets[OPT_MAX];
+    sink opt = {opt_octets, 0, sizeof opt_octets, false};
+    if (q->edns)
+        put_opt(q, said, &opt);
+    span question = {q->packet.at + HEADER, q->packet.at[2] & OPCODE ? 0 : q->end - HEADER};
+    size_t tail = said->tail == NONE ? 0 : of_tail(q, said->tail, OCTETS);
+    uint32_t an_ns = said->tail == NONE ? 0 : of_tail(q, said->tail, AN_NS);
+    unsigned answers = (an_ns & 0xFFFF) + said->record_count + said->chaos, authorities = an_ns >> 16;
+    unsigned additionals = said->tail == NONE ? 0 : of_tail(q, said->tail, AR), flags = said->flags;
+    size_t size = tail + said->records.size + (said->chaos ? 13 + said->text.size : 0);
+    size_t used = HEADER + question.size + opt.size, limit = reply_limit(q);
+    size_t kept = fit(q, said, size, limit > used ? limit - used : 0, &additionals);
+    if (size && !kept) {
+        flags |= TC;
+        answers = authorities = additionals = 0;
+    }
+    put(out, (span){q->packet.at, 2});
+    put8(out, flags | (q->packet.at[2] & (OPCODE | RD)));
+    put8(out, (unsigned)said->rcode & 0x0F);
+    put16(out, question.size != 0);
+    put16(out, answers);
+    put16(out, authorities);
+    put16(out, additionals + q->edns);
+    put(out, question);
+    if (kept && said->tail != NONE)
+        put_tail(q, said->tail, kept < tail ? kept : tail, out);
+    if (kept == size) {
+        put_records(said, out);
+        if (said->chaos)
+            put_chaos(said, out);
+    }
+    put(out, (span){opt.at, opt.size});
+    out->full |= opt.full;
+}
+
+/* What a reply counts: cells of `counters`, and a network or NONE. */
+typedef struct {
+    uint32_t cell[3], cells, network;
+} counts;
+
+static void count(query *q, const plan *said, counts *made)
+{
+    size_t place = q->type < q->w->type_place.count ? byte(q, &q->w->type_place, q->type) : number(q->w, OTHER);
+    place += (q->tcp ? number(q->w, TCP) : 0) + (q->client.size == 16 ? number(q->w, V6) : 0);
+    made->cell[0] = said->requests + (uint32_t)place;
+    made->cell[1] = said->responses + (uint32_t)said->rcode;
+    made->cell[2] = said->answered;
+    made->cells = said->answered == NONE ? 2 : 3;
+    made->network = said->network;
+    for (uint32_t i = 0; i < made->cells; i++)
+        q->broken |= made->cell[i] >= q->w->counters.count;
+    q->broken |= q->w->networks.count && made->network != NONE && made->network >= q->w->networks.count;
+}
+
+/* The size of the reply in `out`, SILENCE, or HAND_BACK; nothing is counted then. */
+static long answer(const world *w, span packet, span client, bool tcp, double now, sink *out, counts *made)
+{
+    query q = {.w = w, .packet = packet, .client = client, .tcp = tcp, .now = now};
+    plan said;
+    made->cells = 0;
+    made->network = NONE;
+    if (packet.size < HEADER || packet.at[2] & QR)
+        return SILENCE;
+    if (client.size != 4 && client.size != 16)
+        return HAND_BACK;
+    int rcode = read_packet(&q);
+    if (rcode != LOOK_UP)
+        said = reject(&q, rcode);
+    else if (!answer_question(&q, &said))
+        return HAND_BACK;
+    put_reply(&q, &said, out);
+    count(&q, &said, made);
+    return q.broken || out->full ? HAND_BACK : (long)out->size;
+}
+
+/* ---- response rate limiting (limit.py) ------------------------------------------------------------------------------------ */
+
+enum { SEND, SLIP, DROP };
+enum { EXEMPT = 18 }; /* octets of a row: family, length, address */
+
+/* The terms and one table of places. `left` and `at` are doubles. */
+typedef struct {
+    table tag, left, at, over, exempt;
+    uint32_t rate, slip;
+    bool dry_run;
+} limiter;
+
+static bool is_exempt(const limiter *l, span client)
+{
+    const uint8_t *row = l->exempt.at;
+    for (size_t i = 0; i + EXEMPT <= l->exempt.count; i += EXEMPT) {
+        unsigned length = row[i + 1], octets = length / 8;
+        const uint8_t *address = row + i + 2;
+        if (row[i] != (client.size == 4 ? 4 : 6) || length > client.size * 8 || memcmp(address, client.at, octets))
+            continue;
+        if (!(length & 7) || !((address[octets] ^ client.at[octets]) >> (8 - (length & 7))))
+            return true;
+    }
+    return false;
+}
+
+/* Whether the query's server cookie was good: the reply gives it back as it came, last of its options. */
+static bool has_valid_cookie(span packet, span reply)
+{
+    static const uint8_t option[4] = {0, COOKIE, 0, FULL_COOKIE};
+    if (reply.size < 28 || memcmp(reply.at + reply.size - 28, option, 4))
+        return false;
+    for (size_t at = 1; at + FULL_COOKIE <= packet.size; at++)
+        if (!memcmp(packet.at + at, reply.at + reply.size - FULL_COOKIE, FULL_COOKIE))
+            return true;
+    return false;
+}
+
+/* The octets after the question of a reply of ours, 0 if it has none. */
+static size_t question_end(span reply)
+{
+    cursor c = {reply, HEADER, reply.size < HEADER};
+    unsigned length;
+    while ((length = take(&c, 1)) != 0)
+        pass(&c, length);
+    pass(&c, 4);
+    return c.cut ? 0 : c.at;
+}
+
+static uint32_t limit_place(span reply, span client)
+{
+    uint32_t place = crc32((span){client.at, client.size == 4 ? 3 : 7}, 0);
+    unsigned rcode = reply.at[3] & 0x0F;
+    if (rcode || !(reply.at[6] || reply.at[7]))
+        return crc32((span){(const uint8_t[]){(uint8_t)rcode, reply.at[2] & AA}, 2}, place);
+    /* To the first zero octet, which all but ends the name, and its type and class. */
+    const uint8_t *zero = memchr(reply.at + HEADER, 0, reply.size - HEADER);
+    size_t end = zero ? (size_t)(zero - reply.at) + 5 : HEADER + 4;
+    end = end < reply.size ? end : reply.size;
+    uint8_t folded[NAME_MAX_OCTETS + 4];
+    size_t size = end - HEADER < sizeof folded ? end - HEADER : sizeof folded;
+    for (size_t i = 0; i < size; i++) {
+        uint8_t octet = reply.at[HEADER + i];
+        folded[i] = octet >= 'A' && octet <= 'Z' ? octet | 0x20 : octet;
+    }
+    return crc32((span){folded, size}, place);
+}
+
+static int limit(const limiter *l, span packet, span reply, span client, double now)
+{
+    if (!l->rate || reply.size < HEADER || has_valid_cookie(packet, reply))
+        return SEND;
+    uint32_t *tag = l->tag.at, *over = l->over.at;
+    double *left_of = l->left.at, *since = l->at.at, rate = l->rate;
+    uint32_t place = limit_place(reply, client);
+    size_t at = place & (l->tag.count - 1);
+    if (tag[at] != place) {
+        tag[at] = place;
+        left_of[at] = rate;
+        since[at] = now;
+        over[at] = 0;
+    }
+    double gained = (now - since[at]) * rate, got = left_of[at] + gained;
+    since[at] = now;
+    got = (got < rate ? got : rate) - 1.0;
+    if (got < -5.0 * rate)
+        got = -5.0 * rate;
+    left_of[at] = got;
+    if (got >= 0.0 || is_exempt(l, client))
+        return SEND;
+    over[at]++;
+    return l->slip && over[at] % l->slip == 0 ? SLIP : DROP;
+}
+
+/* Make the reply a question alone with TC set. Its size. */
+static size_t truncate_reply(uint8_t *reply, size_t size)
+{
+    static const uint8_t counts_of_question[8] = {0, 1};
+    size_t end = question_end((span){reply, size});
+    if (!end)
+        return size;
+    reply[2] |= TC;
+    memcpy(reply + 4, counts_of_question, 8);
+    return end;
+}
+
+/* ---- Python objects ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    world w;
+    Py_buffer held[SECTION_COUNT];
+    int holds;
+} Native;
+
+enum { LIMITER_PARTS = 5 };
+
+typedef struct {
+    PyObject_HEAD
+    limiter l;
+    Py_buffer held[LIMITER_PARTS];
+    int holds;
+} Limiter;
+
+/* Fill `into` from the buffer of `from`; the caller counts the buffer as held. */
+static bool hold(PyObject *from, Py_buffer *held, const char *name, size_t width, bool writable, table *into)
+{
+    if (PyObject_GetBuffer(from, held, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
+        return false;
+    if (held->len % (Py_ssize_t)width || (held->len && (uintptr_t)held->buf % width)) {
+        PyErr_Format(PyExc_ValueError, "%s: %zd octets at %p are no numbers of %zu octets", name, held->len, held->buf, width);
+        PyBuffer_Release(held);
+        return false;
+    }
+    *into = (table){held->buf, (size_t)held->len / width};
+    return true;
+}
+
+static bool power_of_two(size_t count) { return count && !(count & (count - 1)); }
+
+static bool hold_sections(Native *self, PyObject *sections)
+{
+    for (size_t i = 0; i < SECTION_COUNT; i++) {
+        const struct section *s = &SECTIONS[i];
+        PyObject *from = PyDict_GetItemString(sections, s->name);
+        if (!from) {
+            PyErr_Format(PyExc_KeyError, "%s", s->name);
+            return false;
+        }
+        bool writable = s->writable && !PyBytes_Check(from); /* b"" stands for counters that are not kept */
+        if (!hold(from, &self->held[self->holds], s->name, s->width, writable, (table *)((char *)&self->w + s->place)))
+            return false;
+        self->holds++;
+        if (s->writable && !writable)
+            ((table *)((char *)&self->w + s->place))->count = 0;
+    }
+    const world *w = &self->w;
+    if (!power_of_two(w->hash.count) || !power_of_two(w->apex_hash.count) || w->number.count != NUMBERS ||
+        w->cookies.count < COOKIE_SECRET || w->nsid.count > OPT_MAX / 2 || w->node_text.count > 255 ||
+        w->version_text.count > 255 || w->network.count < 2 || w->counters.count >= BIT31 || w->networks.count >= BIT31) {
+        PyErr_SetString(PyExc_ValueError, "sections of a form that this engine does not read");
+        return false;
+    }
+    return true;
+}
+
+static PyObject *native_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    PyObject *sections;
+    if (keywords && PyDict_Size(keywords)) {
+        PyErr_SetString(PyExc_TypeError, "Native takes one dict of sections");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(args, "O!", &PyDict_Type, &sections))
+        return NULL;
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Native *self = (Native *)alloc(type, 0);
+    if (self && !hold_sections(self, sections))
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static void release(PyObject *self, Py_buffer *held, int holds)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    for (int i = 0; i < holds; i++)
+        PyBuffer_Release(&held[i]);
+    freefunc release_memory = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release_memory(self);
+    Py_DECREF(type);
+}
+
+static void native_dealloc(PyObject *self) { release(self, ((Native *)self)->held, ((Native *)self)->holds); }
+
+static void apply(const world *w, const uint32_t *cells, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (!(cells[i] & BIT31))
+            ((uint64_t *)w->counters.at)[cells[i]]++;
+        else
+            ((uint32_t *)w->networks.at)[cells[i] & ~BIT31]++;
+}
+
+/* What one reply counts, as marks for `apply`: a cell's number, or bit 31 and a network's. */
+static size_t mark(const world *w, const counts *made, uint32_t *marks)
+{
+    size_t size = 0;
+    for (uint32_t i = 0; i < made->cells; i++)
+        marks[size++] = made->cell[i];
+    if (made->network != NONE && w->networks.count)
+        marks[size++] = made->network | BIT31;
+    return size;
+}
+
+static PyObject *native_reply(PyObject *self, PyObject *args)
+{
+    Py_buffer packet, client;
+    const char *transport;
+    double now;
+    if (!PyArg_ParseTuple(args, "y*y*sd", &packet, &client, &transport, &now))
+        return NULL;
+    const world *w = &((Native *)self)->w;
+    uint8_t octets[LARGEST];
+    sink out = {octets, 0, sizeof octets, false};
+    counts made;
+    span asked = {packet.buf, (size_t)packet.len}, from = {client.buf, (size_t)client.len};
+    long size = answer(w, asked, from, strcmp(transport, "tcp") == 0, now, &out, &made);
+    PyBuffer_Release(&packet);
+    PyBuffer_Release(&client);
+    if (size == HAND_BACK)
+        Py_RETURN_NONE;
+    uint32_t marks[4];
+    apply(w, marks, mark(w, &made, marks));
+    return PyBytes_FromStringAndSize((const char *)octets, size);
+}
+
+static PyMethodDef native_methods[] = {
+    {"reply", native_reply, METH_VARARGS, "reply(packet, client, transport, now): as fastpath.reply"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot native_slots[] = {
+    {Py_tp_new, native_new}, {Py_tp_dealloc, native_dealloc}, {Py_tp_methods, native_methods},
+    {Py_tp_doc, "Native(sections): one View, the counters and the secrets, to answer from"},
+    {0, NULL},
+};
+
+static PyType_Spec native_spec = {"edgedns.engine._fastpath.Native", sizeof(Native), 0, Py_TPFLAGS_DEFAULT, native_slots};
+
+static PyObject *limiter_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    PyObject *part[LIMITER_PARTS];
+    unsigned rate, slip;
+    int dry_run;
+    (void)keywords;
+    if (!PyArg_ParseTuple(args, "IIpOOOOO", &rate, &slip, &dry_run, &part[0], &part[1], &part[2], &part[3], &part[4]))
+        return NULL;
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Limiter *self = (Limiter *)alloc(type, 0);
+    if (!self)
+        return NULL;
+    limiter *l = &self->l;
+    static const char *const names[] = {"tag", "left", "at", "over", "exempt"};
+    static const size_t widths[] = {4, 8, 8, 4, 1};
+    table *const tables[] = {&l->tag, &l->left, &l->at, &l->over, &l->exempt};
+    for (int i = 0; i < LIMITER_PARTS; i++, self->holds++)
+        if (!hold(part[i], &self->held[i], names[i], widths[i], i < 4, tables[i]))
+            goto bad;
+    if (!power_of_two(l->tag.count) || l->left.count != l->tag.count || l->at.count != l->tag.count ||
+        l->over.count != l->tag.count || l->exempt.count % EXEMPT) {
+        PyErr_SetString(PyExc_ValueError, "a limiter's parts are of one size, a power of two");
+        goto bad;
+    }
+    l->rate = rate, l->slip = slip, l->dry_run = dry_run;
+    return (PyObject *)self;
+bad:
+    Py_DECREF(self);
+    return NULL;
+}
+
+static void limiter_dealloc(PyObject *self) { release(self, ((Limiter *)self)->held, ((Limiter *)self)->holds); }
+
+static PyObject *limiter_limit(PyObject *self, PyObject *args)
+{
+    Py_buffer packet, reply, client;
+    double now;
+    if (!PyArg_ParseTuple(args, "y*y*y*d", &packet, &reply, &client, &now))
+        return NULL;
+    span asked = {packet.buf, (size_t)packet.len}, said = {reply.buf, (size_t)reply.len};
+    span from = {client.buf, (size_t)client.len};
+    bool good = from.size == 4 || from.size == 16;
+    int verdict = good ? limit(&((Limiter *)self)->l, asked, said, from, now) : SEND;
+    PyBuffer_Release(&packet);
+    PyBuffer_Release(&reply);
+    PyBuffer_Release(&client);
+    return PyLong_FromLong(verdict);
+}
+
+static PyMethodDef limiter_methods[] = {
+    {"limit", limiter_limit, METH_VARARGS, "limit(packet, reply, client, now): as limit.limit"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot limiter_slots[] = {
+    {Py_tp_new, limiter_new}, {Py_tp_dealloc, limiter_dealloc}, {Py_tp_methods, limiter_methods},
+    {Py_tp_doc, "Limiter(rate, slip, dry_run, tag, left, at, over, exempt): the terms, and a limit.State's own arrays"},
+    {0, NULL},
+};
+
+static PyType_Spec limiter_spec = {"edgedns.engine._fastpath.Limiter", sizeof(Limiter), 0, Py_TPFLAGS_DEFAULT, limiter_slots};
+
+/* ---- the loop ------------------------------------------------------------------------------------------------------------- */
+
+#ifdef __linux__
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <time.h>
+
+enum {
+    BATCH = 64, LOOK_EVERY = 100 /* ms */, HANDED_MAX = 16 /* of a batch; more than that are not answered */,
+    RECEIVE_STRIDE = LARGEST + 1 + 320, REPLY_ROOM = 2112, CONTROL_ROOM = 64, /* strides that spread over the cache's sets */
+    MARKS = 8192,
+};
+/* edgedns/metrics.py: the fixed cells. */
+enum { RECEIVED = 0, REPLIED, SILENT, RAISED, UNSENT, TRUNCATED = 10, RATE_DROPPED = 14, RATE_SLIPPED, HANDED_BACK, SHED, FIXED };
+
+typedef struct {
+    int fd;
+    bool wildcard, stop;
+    int error; /* errno of a receive that failed for good */
+    Native *native;   /* what answers, NULL: all is handed back */
+    limiter *limiter; /* NULL: none */
+    double now;
+    int64_t look_at; /* ms of CLOCK_MONOTONIC */
+    struct mmsghdr in[BATCH], out[BATCH];
+    struct iovec in_part[BATCH], out_part[BATCH];
+    struct sockaddr_in6 peer[BATCH];
+    _Alignas(struct cmsghdr) uint8_t control[BATCH][CONTROL_ROOM];
+    uint8_t *received;
+    uint8_t reply[BATCH][REPLY_ROOM];
+    int ready, taken; /* replies in `out`; messages of `in` whose headers must be set anew */
+    int handed[HANDED_MAX], handed_count;
+    uint32_t marks[MARKS];
+    size_t marked;
+    uint64_t fixed[FIXED];
+} loop;
+
+static int64_t milliseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* How many messages came within LOOK_EVERY. */
+static int receive_batch(loop *l)
+{
+    for (int i = 0; i < l->taken; i++) {
+        l->in[i].msg_hdr.msg_namelen = sizeof l->peer[i];
+        l->in[i].msg_hdr.msg_controllen = l->wildcard ? CONTROL_ROOM : 0;
+    }
+    int count = recvmmsg(l->fd, l->in, BATCH, MSG_WAITFORONE, NULL);
+    l->taken = count > 0 ? count : 0;
+    if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+        l->error = errno;
+    return l->taken;
+}
+
+static span client_of(const loop *l, int i)
+{
+    if (l->peer[i].sin6_family == AF_INET6)
+        return (span){l->peer[i].sin6_addr.s6_addr, 16};
+    return (span){(const uint8_t *)&((const struct sockaddr_in *)&l->peer[i])->sin_addr, 4};
+}
+
+/* Let the reply leave from the address that was asked; routing chooses the interface, unless the address is link-local. */
+static void turn_control(struct msghdr *message)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO && c->cmsg_len >= CMSG_LEN(sizeof(struct in_pktinfo))) {
+            struct in_pktinfo info;
+            memcpy(&info, CMSG_DATA(c), sizeof info);
+            info.ipi_ifindex = 0;
+            info.ipi_addr.s_addr = 0;
+            memcpy(CMSG_DATA(c), &info, sizeof info);
+        } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO && c->cmsg_len >= CMSG_LEN(sizeof(struct in6_pktinfo))) {
+            struct in6_pktinfo info;
+            memcpy(&info, CMSG_DATA(c), sizeof info);
+            if (!IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
+                info.ipi6_ifindex = 0;
+            memcpy(CMSG_DATA(c), &info, sizeof info);
+        }
+    }
+}
+
+/* The reply to message `i`, after rate limiting; its size, 0 if nothing is sent. */
+static size_t limited(loop *l, int i, uint8_t *reply, size_t size)
+{
+    if (!l->limiter)
+        return size;
+    span packet = {l->in_part[i].iov_base, l->in[i].msg_len};
+    int verdict = limit(l->limiter, packet, (span){reply, size}, client_of(l, i), l->now);
+    if (verdict == SEND)
+        return size;
+    l->fixed[verdict == SLIP ? RATE_SLIPPED : RATE_DROPPED]++;
+    if (l->limiter->dry_run)
+        return size;
+    return verdict == SLIP ? truncate_reply(reply, size) : 0;
+}
+
+/* Put the reply to message `i` among those to be sent. */
+static void make_ready(loop *l, int i, uint8_t *reply, size_t size)
+{
+    struct mmsghdr *out = &l->out[l->ready];
+    l->out_part[l->ready] = (struct iovec){reply, size};
+    out->msg_hdr = l->in[i].msg_hdr;
+    out->msg_hdr.msg_iov = &l->out_part[l->ready];
+    out->msg_hdr.msg_flags = 0;
+    if (l->wildcard)
+        turn_control(&out->msg_hdr);
+    l->ready++;
+}
+
+static void send_ready(loop *l)
+{
+    for (int sent = 0; sent < l->ready;) {
+        int more = sendmmsg(l->fd, l->out + sent, (unsigned)(l->ready - sent), 0);
+        if (more < 0 && errno == EINTR)
+            continue;
+        if (more <= 0) { /* the first of them can't be sent, whatever the reason */
+            l->fixed[UNSENT]++;
+            sent++;
+            continue;
+        }
+        for (int i = sent; i < sent + more; i++)
+            l->fixed[TRUNCATED] += (((const uint8_t *)l->out_part[i].iov_base)[2] & TC) != 0;
+        l->fixed[REPLIED] += (uint64_t)more;
+        sent += more;
+    }
+    l->ready = 0;
+}
+
+static void answer_one(loop *l, int i)
+{
+    uint8_t *octets = l->reply[l->ready];
+    sink out = {octets, 0, REPLY_ROOM, false};
+    counts made;
+    long size = HAND_BACK;
+    if (l->native)
+        size = answer(&l->native->w, (span){l->in_part[i].iov_base, l->in[i].msg_len}, client_of(l, i), false, l->now, &out, &made);
+    if (size == HAND_BACK) {
+        l->fixed[HANDED_BACK]++;
+        if (l->handed_count < HANDED_MAX) {
+            l->handed[l->handed_count++] = i;
+        } else {
+            l->fixed[SHED]++;
+            l->fixed[SILENT]++;
+        }
+        return;
+    }
+    l->marked += size == SILENCE ? 0 : mark(&l->native->w, &made, l->marks + l->marked);
+    size = size == SILENCE ? 0 : (long)limited(l, i, octets, (size_t)size);
+    if (size)
+        make_ready(l, i, octets, (size_t)size);
+    else
+        l->fixed[SILENT]++;
+}
+
+/* Receive and answer until something needs Python: counts to be kept, packets handed back, a look at what is published. */
+static void run(loop *l)
+{
+    while (!l->stop && !l->error && !l->handed_count && l->marked + 4 * BATCH <= MARKS) {
+        int count = receive_batch(l);
+        for (int i = 0; i < count; i++) {
+            if (!l->in[i].msg_hdr.msg_namelen) { /* from nobody: the socket was shut down, and its queue is empty */
+                l->stop = true;
+                break;
+            }
+            l->fixed[RECEIVED]++;
+            answer_one(l, i);
+        }
+        send_ready(l);
+        if (milliseconds() >= l->look_at)
+            return;
+    }
+}
+
+static void keep_counts(loop *l)
+{
+    if (!l->native)
+        return;
+    const world *w = &l->native->w;
+    apply(w, l->marks, l->marked);
+    l->marked = 0;
+    for (size_t i = 0; i < FIXED && i < w->counters.count; i++)
+        ((uint64_t *)w->counters.at)[i] += l->fixed[i];
+    memset(l->fixed, 0, sizeof l->fixed);
+}
+
+/* Let `respond(packet, client)` answer what was handed back: octets to send, or None, which it counts itself. */
+static bool hand_back(loop *l, PyObject *respond)
+{
+    for (int k = 0; k < l->handed_count; k++) {
+        int i = l->handed[k];
+        span client = client_of(l, i);
+        PyObject *said = PyObject_CallFunction(respond, "y#y#", l->in_part[i].iov_base, (Py_ssize_t)l->in[i].msg_len,
+                                               (const char *)client.at, (Py_ssize_t)client.size);
+        if (!said)
+            return false;
+        char *octets;
+        Py_ssize_t size;
+        if (said != Py_None) {
+            if (PyBytes_AsStringAndSize(said, &octets, &size) < 0 || size < 4) {
+                Py_DECREF(said);
+                return PyErr_Occurred() ? false : (PyErr_SetString(PyExc_ValueError, "a reply too short"), false);
+            }
+            size_t kept = size <= REPLY_ROOM ? (size_t)size : 0;
+            memcpy(l->reply[0], octets, kept);
+            kept = kept ? limited(l, i, l->reply[0], kept) : 0;
+            if (kept)
+                make_ready(l, i, l->reply[0], kept);
+            else
+                l->fixed[SILENT]++;
+            send_ready(l);
+        }
+        Py_DECREF(said);
+    }
+    l->handed_count = 0;
+    return true;
+}
+
+/* `look()` gives (Native or None, now); what answers from here on. */
+static bool look(loop *l, PyObject *look_at, PyTypeObject *native_type)
+{
+    PyObject *seen = PyObject_CallNoArgs(look_at), *native;
+    if (!seen)
+        return false;
+    bool good = PyArg_ParseTuple(seen, "Od", &native, &l->now);
+    if (good && native != Py_None && Py_TYPE(native) != native_type) {
+        PyErr_SetString(PyExc_TypeError, "look() gives a Native or None, and the time");
+        good = false;
+    }
+    if (good) {
+        PyObject *before = (PyObject *)l->native;
+        l->native = native == Py_None ? NULL : (Native *)native;
+        Py_XINCREF((PyObject *)l->native);
+        Py_XDECREF(before);
+        l->look_at = milliseconds() + LOOK_EVERY;
+    }
+    Py_DECREF(seen);
+    return good;
+}
+
+static loop *make_loop(int fd, bool wildcard)
+{
+    loop *l = PyMem_Calloc(1, sizeof *l);
+    uint8_t *received = l ? PyMem_Calloc(BATCH, RECEIVE_STRIDE) : NULL;
+    if (!received) {
+        PyMem_Free(l);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    l->fd = fd, l->wildcard = wildcard, l->received = received, l->taken = BATCH;
+    for (int i = 0; i < BATCH; i++) {
+        l->in_part[i] = (struct iovec){received + (size_t)i * RECEIVE_STRIDE, LARGEST};
+        l->in[i].msg_hdr = (struct msghdr){
+            .msg_name = &l->peer[i], .msg_iov = &l->in_part[i], .msg_iovlen = 1,
+            .msg_control = wildcard ? l->control[i] : NULL,
+        };
+    }
+    return l;
+}
+
+static PyObject *serve(PyObject *module, PyObject *args)
+{
+    int fd, wildcard;
+    PyObject *look_at, *respond, *limiting;
+    if (!PyArg_ParseTuple(args, "ipOOO", &fd, &wildcard, &look_at, &respond, &limiting))
+        return NULL;
+    PyTypeObject *native_type = (PyTypeObject *)PyObject_GetAttrString(module, "Native");
+    PyTypeObject *limiter_type = (PyTypeObject *)PyObject_GetAttrString(module, "Limiter");
+    const struct timeval patience = {0, LOOK_EVERY * 1000};
+    loop *l = native_type && limiter_type ? make_loop(fd, wildcard) : NULL;
+    bool good = l != NULL;
+    if (good && limiting != Py_None && Py_TYPE(limiting) != limiter_type) {
+        PyErr_SetString(PyExc_TypeError, "limiting is a Limiter or None");
+        good = false;
+    }
+    if (good && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0)
+        good = PyErr_SetFromErrno(PyExc_OSError) != NULL;
+    if (good && limiting != Py_None)
+        l->limiter = &((Limiter *)limiting)->l;
+    while (good && !l->stop) {
+        if (milliseconds() >= l->look_at)
+            good = look(l, look_at, native_type);
+        if (!good)
+            break;
+        Py_BEGIN_ALLOW_THREADS
+        run(l);
+        Py_END_ALLOW_THREADS
+        good = hand_back(l, respond);
+        keep_counts(l);
+        if (good && l->error) {
+            errno = l->error;
+            good = PyErr_SetFromErrno(PyExc_OSError) != NULL;
+        }
+    }
+    if (l) {
+        Py_XDECREF((PyObject *)l->native);
+        PyMem_Free(l->received);
+        PyMem_Free(l);
+    }
+    Py_XDECREF((PyObject *)native_type);
+    Py_XDECREF((PyObject *)limiter_type);
+    if (!good)
+        return NULL;
+    Py_RETURN_NONE;
+}
+#endif
+
+/* ---- the module ----------------------------------------------------------------------------------------------------------- */
+
+static PyMethodDef functions[] = {
+#ifdef __linux__
+    {"serve", serve, METH_VARARGS, "serve(fd, wildcard, look, respond, limiter): answer a UDP socket until it is shut down"},
+#endif
+    {NULL, NULL, 0, NULL},
+};
+
+static int add_type(PyObject *module, PyType_Spec *spec, const char *name)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    int failed = type ? PyModule_AddObjectRef(module, name, type) : -1;
+    Py_XDECREF(type);
+    return failed;
+}
+
+static int execute(PyObject *module)
+{
+    make_crc();
+    return add_type(module, &native_spec, "Native") < 0 || add_type(module, &limiter_spec, "Limiter") < 0 ? -1 : 0;
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_fastpath", "The native twin of fastpath.py and limit.py.", 0, functions, slots, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__fastpath(void) { return PyModuleDef_Init(&definition); }
