@@ -111,3 +111,9 @@ def test_every_room_says_what_it_is() -> None:
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
         assert docstring, path
         assert len(docstring) > 15, path
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest takes such files for one module, and leaves one out."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name not in ("__init__.py", "conftest.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
