@@ -21,7 +21,7 @@ from edgedns.engine.compile import atoms_file
 from edgedns.engine.explain import Evidence
 from edgedns.engine.moved import told
 from edgedns.engine.snapshot import Snapshot, View
-from edgedns.engine.world import Inputs, Serial, World, make_world, tested
+from edgedns.engine.world import Inputs, Serial, World, held_to_tests, make_world
 from edgedns.errors import EdgednsError, Problem, PublishRefused, SourceError
 from edgedns.model import Family, NetworkKey, Override, RuleSet, State
 from edgedns.probe.collector import Collector, Outcome
@@ -128,7 +128,7 @@ class Control:
         table = self._reader.first_table()
         read, good = self._reader.first_rules(now)
         serials = _serials(root)
-        loaded = tested(read, self._inputs(table, read.rules), serials, now, None, good)
+        loaded = held_to_tests(read, self._inputs(table, read.rules), serials, now, None, good)
         world = make_world(loaded, self._inputs(table, loaded.rules), serials, now)
         self.force = self._resumed(world, root, now)
         self._note_problems()
@@ -165,7 +165,7 @@ class Control:
         try:
             read = self._reader.rules(now, world.loaded)
             inputs = self._inputs(world.table, read.rules)
-            loaded = tested(read, inputs, world.serials, now, world.ground, world.loaded)
+            loaded = held_to_tests(read, inputs, world.serials, now, world.ground, world.loaded)
             return make_world(loaded, self._inputs(world.table, loaded.rules), world.serials, now, world.ground)
         except (EdgednsError, OSError) as error:
             self.counts.reloads_bad += 1

@@ -65,7 +65,7 @@ def explain(snapshot: Snapshot, question: Question, evidence: Evidence, now: flo
     query = _query(question)
     given, choice = answer(snapshot, query, question.client, now)
     told: dict[str, Any] = {
-        "serial": choice.serial,
+        "serial": snapshot.serial,
         "name": names.to_text(query.folded),
         "type": types.type_name(question.qtype),
         "client": str(ip_address(question.client)),

@@ -4,7 +4,7 @@ Layout, little-endian::
 
     0   8   magic "EDGEDNS\\0"
     8   2   version          10  2   number of sections
-    12  4   CRC-32 of everything from byte 24 on
+    12  4   CRC-32 of bytes 8 to 11 and of everything from byte 24 on
     16  8   length of the whole file
     24      one entry of 40 octets a section: name (20, NUL padded), type code (1), zero (3), offset (8), octets (8)
     ...     the sections, each starting at a multiple of 64
@@ -41,7 +41,7 @@ def pack(sections: Mapping[str, tuple[str, Buffer]]) -> bytes:
         parts += [bytes(padding), content]
         offset += padding + size
     body = b"".join([*entries, *parts])
-    return HEADER.pack(MAGIC, VERSION, len(sections), zlib.crc32(body), offset) + body
+    return HEADER.pack(MAGIC, VERSION, len(sections), _checksum(body, len(sections)), offset) + body
 
 
 def unpack(content: Buffer, name: str) -> dict[str, memoryview]:
@@ -56,9 +56,13 @@ def unpack(content: Buffer, name: str) -> dict[str, memoryview]:
         raise SourceError(f"{name}: layout version {version}, this edgedns reads {VERSION}; publish again")
     if size != len(view):
         raise SourceError(f"{name}: truncated, {len(view)} of {size} octets")
-    if zlib.crc32(view[HEADER.size :]) != checksum:
+    if _checksum(view[HEADER.size :], count) != checksum:
         raise SourceError(f"{name}: damaged, its checksum does not match")
     return dict(_section(view, HEADER.size + i * ENTRY.size) for i in range(count))
+
+
+def _checksum(body: Buffer, count: int) -> int:
+    return zlib.crc32(body, zlib.crc32(struct.pack("<HH", VERSION, count)))
 
 
 def _section(view: memoryview, at: int) -> tuple[str, memoryview]:

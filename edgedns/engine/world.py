@@ -112,7 +112,7 @@ def make_world(loaded: Loaded, inputs: Inputs, serials: Mapping[str, Serial], no
     return World(loaded, inputs.table, ground, compiled, inputs.put("base", compiled.content), stamped, salt)
 
 
-def tested(
+def held_to_tests(
     loaded: Loaded, inputs: Inputs, serials: Mapping[str, Serial], now: float, last: Ground | None, good: Loaded | None
 ) -> Loaded:
     """New rules, each zone whose inline tests fail as it was in `good`, or out where it was not in it.

@@ -26,6 +26,7 @@ import dns.rdatatype
 from edgedns.publish import read_root
 from edgedns.serve.worker import read_status, start_ticks
 from tests.small import subnet, write_rules, write_table
+from tests.unit.serve.openapi_check import mismatch
 
 SLACK = 3.0  # deadlines are asserted at this multiple: the machine may be busy
 TOKEN = "sesame-0123456789"
@@ -125,7 +126,7 @@ class Server:
         return wait_until(lambda: self.addresses(**question) == wanted, within)
 
     def http(self, path: str, body: object = None, method: str | None = None, **query: str) -> tuple[int, Any]:
-        """(status, JSON or text); a body is sent with the token, bytes as samples."""
+        """(status, JSON or text), as described by the OpenAPI file; a body is sent with the token, bytes as samples."""
         url = self.admin + path + (f"?{urlencode(query)}" if query else "")
         raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(url, raw, method=method)
@@ -137,6 +138,8 @@ class Server:
         except urllib.error.HTTPError as error:
             with error:
                 status, kind, content = error.code, error.headers.get_content_type(), error.read()
+        wrong = mismatch(request.get_method(), path, status, kind, content)
+        assert wrong == "", wrong
         return status, json.loads(content) if kind == "application/json" else content.decode()
 
     def counters(self) -> dict[str, float]:
