@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgedns.errors import SourceError
 from edgedns.model import Family, NetworkKey, RttSample
 from edgedns.steer.batch import Batch, batch_of
+from edgedns.steer.paths import GROUP, PROVIDERS, VANTAGES, path_code, path_parts, places, waves
 from edgedns.steer.rows import (
     KEY,
     Bools,
@@ -41,10 +42,8 @@ from edgedns.steer.rows import (
     unpack_json,
     unpack_keys,
 )
+from edgedns.steer.shift import LEVEL, Levels, follow
 
-PROVIDERS = 256
-VANTAGES = 65536
-GROUP = PROVIDERS * VANTAGES
 LOSS_STEP = float(np.log(0.60 / 0.02))
 REPLY_STEP = float(np.log(0.40 / 0.98))
 PATH_LIMIT = 4.85 * LOSS_STEP
@@ -52,6 +51,7 @@ FIRST_LOSS_STEP = float(np.log(0.98 / 0.50))
 ANY_REPLY_STEP = float(np.log(0.02 / 0.50))
 PROVIDER_LIMIT = 15.5 * FIRST_LOSS_STEP
 RECENT = 600.0
+ROUND = 10.0
 CLEAN = 15.0
 HOLD = 10.0
 FLAP_WINDOW = 600.0
@@ -92,7 +92,10 @@ class Health:
         self._vantages: tuple[str, ...] = ()
         self._codes: Ints = np.zeros(0, dtype=np.int64)
         self._paths: NDArray[np.void] = np.zeros(0, dtype=_PATH)
+        self._levels: Levels = np.zeros(0, dtype=LEVEL)
         self._whole: NDArray[np.void] = np.zeros((2, 0), dtype=_WHOLE)
+        self._whole_index: Ints = np.zeros(0, dtype=np.int64)
+        self._above: tuple[Keys, list[Ints]] | None = None
         self._verdicts: tuple[int, Keys, Bools] | None = None
 
     def observe(self, samples: Iterable[RttSample] | Batch) -> list[Batch]:
@@ -103,7 +106,10 @@ class Health:
         path = self._admit(batch)
         order = np.lexsort((~batch.lost, batch.at, path))
         self.at = max(self.at, float(batch.at.max()))
-        ended = [self._step(path[wave], batch.at[wave], batch.lost[wave]) for wave in _waves(path[order], order)]
+        ended = []
+        for wave in waves(path[order], order):
+            ended.append(self._step(path[wave], batch.at[wave], batch.lost[wave]))
+            self._follow(path[wave], batch.at[wave], batch.rtt[wave])
         self._settle_providers(path, batch)
         self._settle_paths()
         return [batch.take(~batch.lost), *self._released(ended)]
@@ -128,6 +134,17 @@ class Health:
         places = [self._providers.index(name) for name in providers if name in self._providers]
         return keys[verdicts[:, _f(family), places].any(axis=1)]
 
+    def worsened(self, keys: Keys, providers: Sequence[str], family: Family, since: float) -> Bools:
+        """bool[row, provider]: that network's RTT through it shifted upwards at or after `since`, from some vantage."""
+        out = np.zeros((len(keys), len(providers)), dtype=np.bool_)
+        paths = np.flatnonzero((self._levels["worse"] >= since) & (self._levels["worse"] > 0))
+        row, of, provider, _ = path_parts(self._codes[paths])
+        at = lookup(keys, self._keys[row])
+        for i, name in enumerate(providers):
+            if name in self._providers:
+                out[at[(at >= 0) & (of == _f(family)) & (provider == self._providers.index(name))], i] = True
+        return out
+
     def rows_known(self) -> Rows:
         """Every network that was probed, and every level above one."""
         return unpack(self._verdict_table()[1])
@@ -137,7 +154,7 @@ class Health:
         if provider not in self._providers:
             return False
         place = self._providers.index(provider)
-        _, probed, through, _ = _path_parts(self._codes)
+        _, probed, through, _ = path_parts(self._codes)
         mine = probed[through == place]
         asked = _f(family) if (mine == _f(family)).any() else 1 - _f(family)
         return bool(self._whole["down"][asked, place])
@@ -154,12 +171,13 @@ class Health:
         return "suspect" if (self._paths["run"][first:last] > 0).any() else "up"
 
     def wants(self, now: float) -> list[Want]:
-        """Probes to send now, each asked for once: after a loss, to confirm a return, and spot checks of a provider."""
+        """Probes to send now, each asked for once: after a loss or a shift upwards, to confirm a return, and spot checks."""
         paths = self._paths
         doubted = (paths["run"] > 0) & ~paths["down"] & (paths["asked"] < paths["began"])
         returning = paths["down"] & (paths["good"] > 0) & (paths["asked"] < now - 5.0)
-        silent = self._whole["down"].reshape(-1)[self._whole_of(self._codes)]
-        chosen = np.flatnonzero(doubted & ~silent | returning)[:MOST_WANTS]
+        silent = self._whole["down"].reshape(-1)[self._whole_index]
+        slower = self._levels["worse"] > np.maximum(paths["asked"], now - ROUND)
+        chosen = np.flatnonzero(doubted & ~silent | returning | slower)[:MOST_WANTS]
         paths["asked"][chosen] = now
         spots = self._spot_checks(now)
         return [*self._want(chosen, 4), *self._want(self._controls(chosen), 1), *self._want(spots, 1)]
@@ -168,8 +186,9 @@ class Health:
         """The detector's whole state as flat arrays."""
         about = {"providers": self._providers, "vantages": self._vantages, "changes": self.changes, "at": self.at}
         columns = {f"path_{name}": self._paths[name].copy() for name in _PATH.names or ()}
+        levels = {f"level_{name}": self._levels[name].copy() for name in LEVEL.names or ()}
         whole = {f"whole_{name}": self._whole[name].copy() for name in _WHOLE.names or ()}
-        return {"about": pack_json(about), "keys": pack_keys(self._keys), "codes": self._codes, **columns, **whole}
+        return {"about": pack_json(about), "keys": pack_keys(self._keys), "codes": self._codes, **columns, **levels, **whole}
 
     @classmethod
     def from_sections(cls, sections: Sections) -> Health:
@@ -182,8 +201,12 @@ class Health:
             health._keys, health._codes = unpack_keys(sections["keys"]), sections["codes"].astype(np.int64)
             health._paths = np.zeros(len(health._codes), dtype=_PATH)
             health._whole = np.zeros((2, len(health._providers)), dtype=_WHOLE)
+            health._levels = np.zeros(len(health._codes), dtype=LEVEL)
+            health._whole_index = health._whole_of(health._codes)
             for name in _PATH.names or ():
                 health._paths[name] = sections[f"path_{name}"]
+            for name in LEVEL.names or ():
+                health._levels[name] = sections[f"level_{name}"]
             for name in _WHOLE.names or ():
                 health._whole[name] = sections[f"whole_{name}"]
         except (KeyError, TypeError, ValueError) as error:
@@ -192,37 +215,46 @@ class Health:
 
     def _admit(self, batch: Batch) -> Ints:
         """Make room for what the batch names; the index in `_paths` of each of its samples."""
-        row_keys = pack(batch.rows)
-        keys = np.union1d(self._keys, row_keys)
+        used = np.unique(batch.row)
+        row_keys = np.zeros(len(batch.rows), dtype=KEY)
+        row_keys[used] = pack(batch.rows[used])
+        keys = self._keys
+        if (lookup(keys, row_keys[used]) < 0).any():
+            keys = np.union1d(keys, row_keys[used])
         providers = tuple(sorted({*self._providers, *batch.providers}))
         vantages = tuple(sorted({*self._vantages, *batch.vantages}))
         if len(providers) > PROVIDERS or len(vantages) > VANTAGES:
             raise ValueError(f"{len(providers)} providers, {len(vantages)} vantages; at most {PROVIDERS} and {VANTAGES}")
         self._renumber(keys, providers, vantages)
-        wanted = _path_code(
+        wanted = path_code(
             lookup(keys, row_keys)[batch.row],
             (batch.family == 6).astype(np.int64),
-            _places(batch.providers, providers)[batch.provider],
-            _places(batch.vantages, vantages)[batch.vantage],
+            places(batch.providers, providers)[batch.provider],
+            places(batch.vantages, vantages)[batch.vantage],
         )
+        at = np.minimum(np.searchsorted(self._codes, wanted), max(len(self._codes) - 1, 0))
+        if len(self._codes) and (self._codes[at] == wanted).all():
+            return at
         codes = np.union1d(self._codes, wanted)
-        if len(codes) != len(self._codes):
-            paths = np.zeros(len(codes), dtype=_PATH)
-            paths[np.searchsorted(codes, self._codes)] = self._paths
-            self._codes, self._paths, self._verdicts = codes, paths, None
-        return np.searchsorted(self._codes, wanted)
+        old = np.searchsorted(codes, self._codes)
+        paths, levels = np.zeros(len(codes), dtype=_PATH), np.zeros(len(codes), dtype=LEVEL)
+        paths[old], levels[old] = self._paths, self._levels
+        self._codes, self._paths, self._levels, self._verdicts = codes, paths, levels, None
+        self._whole_index = self._whole_of(codes)
+        return np.searchsorted(codes, wanted)
 
     def _renumber(self, keys: Keys, providers: tuple[str, ...], vantages: tuple[str, ...]) -> None:
         if len(keys) == len(self._keys) and providers == self._providers and vantages == self._vantages:
             return
-        row, family, provider, vantage = _path_parts(self._codes)
-        here = _places(self._providers, providers)
+        row, family, provider, vantage = path_parts(self._codes)
+        here = places(self._providers, providers)
         if len(self._codes):
             row, provider = lookup(keys, self._keys)[row], here[provider]
-            self._codes = _path_code(row, family, provider, _places(self._vantages, vantages)[vantage])
+            self._codes = path_code(row, family, provider, places(self._vantages, vantages)[vantage])
         whole = np.zeros((2, len(providers)), dtype=_WHOLE)
         whole[:, here] = self._whole
         self._keys, self._providers, self._vantages, self._whole, self._verdicts = keys, providers, vantages, whole, None
+        self._whole_index, self._above = self._whole_of(self._codes), None
 
     def _step(self, path: Ints, at: Floats, lost: Bools) -> NDArray[np.void]:
         """One sample for each of these distinct paths. Returns runs of losses that a reply ended: path, run, began, lost."""
@@ -244,6 +276,13 @@ class Health:
         state["good"] = np.where(loss, 0, state["good"] + (reply & state["down"]))
         self._paths[path] = self._returned(state, at)
         return ended
+
+    def _follow(self, path: Ints, at: Floats, rtt: Floats) -> None:
+        """Follow the level of each path that replied; from a shift upwards on it is known to have got worse."""
+        heard = np.flatnonzero(~np.isnan(rtt))
+        levels, jump = follow(self._levels[path[heard]], rtt[heard])
+        levels["worse"] = np.where(jump > 0, at[heard], np.where(jump < 0, 0.0, levels["worse"]))
+        self._levels[path[heard]] = levels
 
     def _returned(self, state: NDArray[np.void], at: Floats) -> NDArray[np.void]:
         held = HOLD * 2.0 ** np.minimum(state["flaps"], 5)
@@ -279,7 +318,8 @@ class Health:
         for which in np.unique(whole[news]):
             mine = news[whole[news] == which]
             self._accumulate(int(which), batch.at[mine], batch.lost[mine])
-            self._judge(int(which))
+            replied = ~batch.lost[mine]
+            self._judge(int(which), bool(replied.any()), bool((replied & ~self._paths["down"][path[mine]]).any()))
 
     def _accumulate(self, which: int, at: Floats, lost: Bools) -> None:
         state = self._whole.reshape(-1)[which : which + 1]
@@ -290,23 +330,29 @@ class Health:
             state["began"] = at[idle[-1]]
         state["cusum"] = min(float(reflected[-1]), 2 * PROVIDER_LIMIT)
 
-    def _judge(self, which: int) -> None:
+    def _judge(self, which: int, heard: bool, well: bool) -> None:
+        """Is the provider down, or back? heard: it replied just now; well: so did a path of it that isn't down."""
         state = self._whole.reshape(-1)[which : which + 1]
-        mine = np.flatnonzero(self._whole_of(self._codes) == which)
+        doubted = state["cusum"][0] >= PROVIDER_LIMIT
         if state["down"][0]:
-            self._judge_return(state, mine)
+            if heard:
+                self._judge_return(state, np.flatnonzero(self._whole_index == which))
             return
-        paths = self._paths
-        whole, size = self._whole_of(self._codes), len(self._providers)
-        others = (whole // size == which // size) & (whole != which)
-        alive = self._rows_in(others & (paths["replied"] > state["began"][0]))
+        if well and not doubted:
+            return
+        paths, mine = self._paths, np.flatnonzero(self._whole_index == which)
         fresh = mine[paths["replied"][mine] > self.at - RECENT]
-        known, up = self._rows_in(fresh), self._rows_in(fresh[~paths["down"][fresh]])
-        silent = known >= 2 and up == 0
-        if silent or (state["cusum"][0] >= PROVIDER_LIMIT and alive >= 3):
+        silent = self._rows_in(fresh) >= 2 and bool(paths["down"][fresh].all())
+        if silent or (doubted and self._others_alive(which, float(state["began"][0])) >= 3):
             again = state["since"][0] > 0 and self.at - state["since"][0] < FLAP_WINDOW
             state["flaps"], state["down"], state["since"] = state["flaps"] + 1 if again else 0, True, self.at
             self.changes += 1
+
+    def _others_alive(self, which: int, since: float) -> int:
+        """How many networks replied through other providers, over the same family."""
+        size = len(self._providers)
+        others = (self._whole_index // size == which // size) & (self._whole_index != which)
+        return self._rows_in(np.flatnonzero(others & (self._paths["replied"] > since)))
 
     def _judge_return(self, state: NDArray[np.void], mine: Ints) -> None:
         since = float(state["since"][0])
@@ -316,12 +362,13 @@ class Health:
             state["down"], state["cusum"], state["since"] = False, 0.0, self.at
             self.changes += 1
 
-    def _rows_in(self, which: Ints | Bools) -> int:
-        return len(np.unique(self._codes[which] // GROUP))
+    def _rows_in(self, which: Ints) -> int:
+        """How many networks these paths, in order, are of."""
+        return int(np.count_nonzero(np.diff(self._codes[which] // (2 * GROUP), prepend=-1)))
 
     def _whole_of(self, codes: Ints) -> Ints:
         """Index into the flattened `_whole` of each path."""
-        _, family, provider, _ = _path_parts(codes)
+        _, family, provider, _ = path_parts(codes)
         return family * len(self._providers) + provider
 
     def _siblings(self, paths: Ints) -> tuple[Ints, Ints]:
@@ -344,11 +391,12 @@ class Health:
         clean = (self._paths["replied"][sibling] > began - CLEAN) & (self._paths["lost"][sibling] < began - CLEAN)
         kept = runs[np.bincount(owner[clean], minlength=len(runs)) > 0]
         repeated = np.repeat(np.arange(len(kept)), kept["run"])
-        row, family, provider, vantage = _path_parts(self._codes[kept["path"][repeated]])
+        row, family, provider, vantage = path_parts(self._codes[kept["path"][repeated]])
         at = kept["lost"][repeated]
         family = np.where(family == 1, 6, 4)
-        rtt = np.full(len(at), np.nan)
-        yield Batch(unpack(self._keys), self._providers, self._vantages, row, provider, vantage, family, rtt, at)
+        used, place = np.unique(row, return_inverse=True)
+        rows, rtt = unpack(self._keys[used]), np.full(len(at), np.nan)
+        yield Batch(rows, self._providers, self._vantages, place.reshape(-1), provider, vantage, family, rtt, at)
 
     def _controls(self, chosen: Ints) -> Ints:
         """One sibling for each doubted path, the last that was heard: is the target alive at all?"""
@@ -363,13 +411,13 @@ class Health:
         whole, picks = self._whole.reshape(-1), [np.zeros(0, dtype=np.int64)]
         due = ~whole["down"] & (whole["cusum"] >= PROVIDER_LIMIT / 3) & (whole["asked"] < whole["began"])
         for which in np.flatnonzero(due):
-            well = np.flatnonzero((self._whole_of(self._codes) == which) & (self._paths["run"] == 0) & ~self._paths["down"])
+            well = np.flatnonzero((self._whole_index == which) & (self._paths["run"] == 0) & ~self._paths["down"])
             whole["asked"][which] = now
             picks.append(well[np.linspace(0, len(well) - 1, min(SPOT_CHECKS, len(well))).astype(np.int64)])
         return np.concatenate(picks)
 
     def _want(self, paths: Ints, probes: int) -> list[Want]:
-        row, family, provider, vantage = _path_parts(self._codes[paths])
+        row, family, provider, vantage = path_parts(self._codes[paths])
         keys = [key_of(key) for key in unpack(self._keys[row])]
         return [
             Want(self._vantages[v], key, self._providers[p], 6 if f else 4, probes)
@@ -384,16 +432,17 @@ class Health:
 
     def _judge_levels(self) -> tuple[Keys, Bools]:
         known, down = self._arms()
-        keys = [pack(level) for level in lineage(unpack(self._keys))]
-        every = np.unique(np.concatenate([self._keys, *keys]))
-        heard, silent = np.zeros((2, len(every), *known.shape[1:]))
-        done: list[Ints] = []
-        for level in keys:
-            place = lookup(every, level)
-            fresh = ~np.any([place == before for before in done], axis=0) if done else np.ones(len(place), dtype=np.bool_)
-            np.add.at(heard, place[fresh], known[fresh])
-            np.add.at(silent, place[fresh], down[fresh])
-            done.append(place)
+        if self._above is None:
+            self._above = _levels_above(self._keys)
+        every, places = self._above
+        heard, silent = np.zeros((2, len(every), *known.shape[1:]), dtype=np.int32)
+        for place in places:
+            counted = place >= 0
+            rows, order = place[counted], np.argsort(place[counted], kind="stable")
+            first = np.flatnonzero(np.diff(rows[order], prepend=-1))
+            if len(first):
+                heard[rows[order][first]] += np.add.reduceat(known[counted][order], first, dtype=np.int32)
+                silent[rows[order][first]] += np.add.reduceat(down[counted][order], first, dtype=np.int32)
         verdict = (silent > 0) & (silent >= LEVEL_SHARE * heard)
         return every, np.where(heard > 0, verdict, verdict[:, ::-1])
 
@@ -401,36 +450,24 @@ class Health:
         """bool[row, family, provider]: was ever heard; is down, as every vantage that was lately heard says."""
         shape = (len(self._keys), 2, len(self._providers))
         heard, up, down = (np.zeros(shape, dtype=np.bool_) for _ in range(3))
-        row, family, provider, _ = _path_parts(self._codes)
-        where = (row, family, provider)
-        np.logical_or.at(heard, where, self._paths["replied"] > 0)
-        np.logical_or.at(up, where, ~self._paths["down"] & (self._paths["replied"] > self.at - RECENT))
-        np.logical_or.at(down, where, self._paths["down"])
+        row, family, provider, _ = path_parts(self._codes)
+        place, paths = (row * 2 + family) * len(self._providers) + provider, self._paths
+        heard.reshape(-1)[place[paths["replied"] > 0]] = True
+        up.reshape(-1)[place[~paths["down"] & (paths["replied"] > self.at - RECENT)]] = True
+        down.reshape(-1)[place[paths["down"]]] = True
         return heard, down & ~up
 
 
-def _waves(sorted_paths: Ints, order: Ints) -> Iterator[Ints]:
-    """Sample indices in waves: the first sample of every path, then the second of each, and so on."""
-    first = np.flatnonzero(np.diff(sorted_paths, prepend=-1))
-    counts = np.diff(first, append=len(sorted_paths))
-    rank = np.arange(len(sorted_paths)) - np.repeat(first, counts)
-    for wave in range(int(counts.max(initial=0))):
-        yield order[rank == wave]
-
-
-def _path_code(row: Ints, family: Ints, provider: Ints, vantage: Ints) -> Ints:
-    return ((row * 2 + family) * PROVIDERS + provider) * VANTAGES + vantage
-
-
-def _path_parts(codes: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    arm, vantage = np.divmod(codes, VANTAGES)
-    group, provider = np.divmod(arm, PROVIDERS)
-    row, family = np.divmod(group, 2)
-    return row, family, provider, vantage
-
-
-def _places(names: Sequence[str], among: Sequence[str]) -> Ints:
-    return np.array([among.index(name) for name in names], dtype=np.int64)
+def _levels_above(keys: Keys) -> tuple[Keys, list[Ints]]:
+    """These rows and all levels above them, sorted; and for each level which of them each row counts for (-1: none new)."""
+    levels = [pack(level) for level in lineage(unpack(keys))]
+    every = np.unique(np.concatenate([np.unique(level) for level in levels]))
+    found: list[Ints] = []
+    for level in levels:
+        place = lookup(every, level)
+        repeats = np.any([place == before for before in found], axis=0) if found else np.zeros(len(place), dtype=np.bool_)
+        found.append(np.where(repeats, -1, place))
+    return every, found
 
 
 def _f(family: Family) -> int:

@@ -24,7 +24,7 @@ class Pace:
 
     gain: how much score less mean a challenger needs, for `rounds` rounds; where one of the two has less than `few`
     samples it needs a typical RTT lower by `doubt` / sqrt(samples), in ln(ms), and no waiting.
-    churn: the share of weight that may move in one round for a better measurement; 1 is no limit.
+    churn: the share of weight that may move in one round for a better measurement; so many rows as `freely` always may.
     objective: what value means: WAN, or ln of the typical RTT, for comparison.
     """
 
@@ -34,7 +34,8 @@ class Pace:
     few: float = 5.0
     doubt: float = 0.25
     dwell_ttls: float = 2.0
-    churn: float = 1.0
+    churn: float = 0.25
+    freely: int = 10
     watch: float = 300.0
     worse: float = 1.05
     guard_for: float = 600.0
@@ -51,7 +52,8 @@ class Evidence:
     """What speaks for each arm in each row: [row, arm].
 
     candidate: may serve. value: belief, cautious: the same less doubt. typical: RTT in ms, NaN unknown. samples: decayed.
-    known[row]: something was measured for the row or above it. weight[row]: its share of traffic in any unit.
+    known[row]: something was measured for the row or above it. weight[row]: its share of traffic in any unit. worse: its RTT
+    shifted upwards within the last two rounds.
     """
 
     candidate: Bools
@@ -61,6 +63,7 @@ class Evidence:
     samples: Floats
     known: Bools
     weight: Floats
+    worse: Bools
 
 
 def step(action: Wan, evidence: Evidence, held: Hold, pace: Pace) -> tuple[Hold, Ints]:
@@ -136,26 +139,33 @@ def _saves(action: Wan, evidence: Evidence, current: Ints, best: Ints) -> Bools:
 def _ready(
     evidence: Evidence, hold: Hold, wanted: Bools, hasty: Bools, current: Ints, best: Ints, pace: Pace
 ) -> Bools:
-    """Wanted for long enough, or at once where little is known; settled for two TTLs; within the churn budget."""
+    """Wanted for long enough, or at once where little is known; settled for two TTLs; within the churn budget.
+
+    Where the current one's own RTT shifted upwards there is nothing left to wait for, nor to dwell on. First measurements
+    are no churn.
+    """
     if not pace.fresh:
         return np.zeros(len(hold), dtype=np.bool_)
     every = np.arange(len(hold))
+    shifted = evidence.worse[every, current]
     waited = np.where(hold["pending"] == best, hold["waited"] + 1, 1)
-    dwelt = pace.now - hold["moved"] >= pace.dwell_ttls * pace.ttl
-    ready = wanted & (hasty | (waited >= pace.rounds)) & dwelt
+    dwelt = shifted | (pace.now - hold["moved"] >= pace.dwell_ttls * pace.ttl)
+    ready = wanted & (hasty | shifted | (waited >= pace.rounds)) & dwelt
     saved = np.nan_to_num(evidence.typical[every, current] - evidence.typical[every, best])
-    return _within_budget(ready, saved * evidence.weight, evidence.weight, pace.churn)
+    settled = hold["settled"]
+    kept = _within_budget(ready & settled, saved * evidence.weight, evidence.weight, pace)
+    return np.asarray(kept | (ready & ~settled), dtype=np.bool_)
 
 
-def _within_budget(ready: Bools, worth: Floats, weight: Floats, churn: float) -> Bools:
-    """The moves worth most, up to that share of all weight; always at least one."""
-    if churn >= 1.0 or not ready.any():
+def _within_budget(ready: Bools, worth: Floats, weight: Floats, pace: Pace) -> Bools:
+    """The moves worth most, up to a share of all weight; rows from which nobody asks move freely."""
+    rows = np.flatnonzero(ready & (weight > 0))
+    if pace.churn >= 1.0 or len(rows) <= pace.freely:
         return ready
-    rows = np.flatnonzero(ready)
-    rows = rows[np.argsort(-np.round(worth[rows], 9), kind="stable")]
-    spent = np.cumsum(weight[rows])
-    kept = np.zeros(len(ready), dtype=np.bool_)
-    kept[rows[: max(1, int(np.searchsorted(spent, churn * weight.sum(), side="right")))]] = True
+    rows = rows[np.lexsort((-weight[rows], -np.round(worth[rows], 9)))]
+    within = int(np.searchsorted(np.cumsum(weight[rows]), pace.churn * weight.sum(), side="right"))
+    kept = ready & (weight <= 0)
+    kept[rows[: max(pace.freely, within, 1)]] = True
     return kept
 
 

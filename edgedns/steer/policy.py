@@ -14,7 +14,7 @@ from edgedns.steer.decisions import HOLD, Column, ColumnDecisions, Decisions, Ra
 from edgedns.steer.health import Health
 from edgedns.steer.hold import Evidence, Hold, Pace, step
 from edgedns.steer.holdout import held_out
-from edgedns.steer.rows import Bools, Floats, Ints, Keys, nearest, pack, parents, unpack
+from edgedns.steer.rows import Bools, Floats, Ints, Keys, Rows, nearest, pack, parents, unpack
 from edgedns.steer.spill import offer, spilled
 from edgedns.steer.wan import Grid, WanTable
 
@@ -33,6 +33,8 @@ class World:
     pace: Pace
     failing: Collection[tuple[str, Family]] = ()
     plans: tuple[Prices, ...] = ()
+    asked: tuple[Rows, Ints] | None = None
+    since: float = np.inf
 
     def arms(self, names: Sequence[str], family: Family) -> tuple[str, ...]:
         """Those that have an address of the family; a name that is no provider is plain anycast's or nothing."""
@@ -73,18 +75,21 @@ def decide(
     ttl: float,
     pace: Pace | None = None,
     failing: Collection[tuple[str, Family]] = (),
+    asked: tuple[Rows, Ints] | None = None,
 ) -> Decisions:
     """What to answer in each column, going on from earlier decisions.
 
     `states` overrides a provider's declared state (drains); `failing` are those whose check fails, by family. Failures act
     at every call; measured moves only when `table` is of a later round than the one decided on last, so that calls between
-    rounds do no harm.
+    rounds do no harm. `asked` gives networks and their queries, by which the churn budget weighs rows; without it all weigh
+    the same.
     """
     before = decisions.columns if decisions else {}
     fresh = decisions is None or table.at > decisions.table_at
     pace = (pace or Pace()).at(now, ttl, fresh)
     plans = decisions.plans if decisions else ()
-    world = World(providers, states, table, health, now, pace, failing, plans)
+    since = 2 * decisions.table_at - table.at if decisions else np.inf
+    world = World(providers, states, table, health, now, pace, failing, plans, asked, since)
     decided = {column: _decide_column(column, world, before.get(column) or _kin(column, before)) for column in columns}
     return Decisions(decided, table.at, now, plans)
 
@@ -278,7 +283,17 @@ def _evidence(
     value[above], doubt[above] = _by_rtt(typical[above], samples[above])
     candidate = np.zeros((len(keys), len(arms)), dtype=np.bool_)
     candidate[:, [arms.index(name) for name in usable]] = _row_candidates(world, keys, usable, family)
-    return Evidence(candidate, value, value - doubt, typical, samples, known, np.ones(len(keys)))
+    worse = world.health.worsened(keys, arms, family, world.since)
+    return Evidence(candidate, value, value - doubt, typical, samples, known, _weight(world, keys), worse)
+
+
+def _weight(world: World, keys: Keys) -> Floats:
+    """Queries of the networks that each row speaks for."""
+    if world.asked is None or not len(keys):
+        return np.ones(len(keys))
+    rows, queries = world.asked
+    own = nearest(rows, keys)
+    return np.bincount(own[own >= 0], queries[own >= 0], len(keys)).astype(np.float64)
 
 
 def _speaking(table: WanTable, rows: Ints, family: Family) -> Ints:

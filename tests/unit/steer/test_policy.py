@@ -12,6 +12,7 @@ from edgedns.steer.decisions import Column, Decisions, Ranking, moves
 from edgedns.steer.health import Health
 from edgedns.steer.hold import Pace
 from edgedns.steer.policy import decide
+from edgedns.steer.rows import rows_of
 from edgedns.steer.rtt import RttStore
 from edgedns.steer.wan import estimate
 
@@ -32,7 +33,7 @@ class Node:
         self.columns = columns
         self.pace, self.ttl = pace, ttl
         self.store, self.health, self.decisions = RttStore(), Health(), None
-        self.states, self.now = {}, 1000.0
+        self.states, self.now, self.asked = {}, 1000.0, None
         self.moved = []
 
     def round(self, rtts, times=2, count=1):
@@ -51,7 +52,9 @@ class Node:
     def decide(self):
         table = estimate(self.store)
         before = self.decisions
-        self.decisions = decide(self.columns, PROVIDERS, self.states, table, self.health, before, self.now, self.ttl, self.pace)
+        self.decisions = decide(
+            self.columns, PROVIDERS, self.states, table, self.health, before, self.now, self.ttl, self.pace, asked=self.asked
+        )
         self.moved += moves(before, self.decisions)
         return self
 
@@ -208,7 +211,7 @@ class TestMeasured:
 
     def test_a_better_one_waits_two_rounds(self):
         node = Node(WAN).round(FAST_BIRCH, times=9, count=3)
-        worse = {NETWORK: {"alder": 10.0, "birch": 200.0, "cedar": 40.0}}
+        worse = {NETWORK: {"alder": 8.0, "birch": 20.0, "cedar": 40.0}}
         answers = [first(node.round(worse, times=9).answer()) for _ in range(8)]
         change = [name for name, _ in answers].index("alder")
         assert answers[change - 1] == ("birch", Reason.HELD)
@@ -226,8 +229,23 @@ class TestMeasured:
         node = Node(WAN, ttl=60.0).round({NETWORK: {"alder": 60.0, "birch": 20.0}}, times=9)
         start = node.now
         while node.answer().targets[0] == "birch":
-            node.round({NETWORK: {"alder": 10.0, "birch": 60.0}}, times=9)
+            node.round({NETWORK: {"alder": 10.0, "birch": 20.0}}, times=9)
         assert 120.0 <= node.now - start <= 140.0
+
+    def test_a_shift_of_the_one_that_serves_ends_waiting_and_dwelling(self):
+        node = Node(WAN, ttl=600.0).round({NETWORK: {"alder": 60.0, "birch": 20.0}}, times=9)
+        start = node.now
+        while node.answer().targets[0] == "birch":
+            node.round({NETWORK: {"alder": 60.0, "birch": 140.0}}, times=9)
+        assert node.now - start <= 20.0
+
+    def test_a_shift_asks_for_probes_once(self):
+        node = Node(WAN).round({NETWORK: {"alder": 60.0, "birch": 20.0}}, times=9)
+        assert node.health.wants(node.now) == []
+        node.round({NETWORK: {"alder": 60.0, "birch": 140.0}}, times=9)
+        wants = node.health.wants(node.now)
+        assert [(want.provider, want.probes) for want in wants] == [("birch", 4), ("alder", 1)]
+        assert node.health.wants(node.now + 0.2) == []
 
     @pytest.mark.parametrize(("margin_ms", "percent", "moves_"), [(0.0, 5.0, True), (0.0, 20.0, False), (8.0, 5.0, False)])
     def test_the_margin_is_asked_for_in_both_units(self, margin_ms, percent, moves_):
@@ -243,7 +261,7 @@ class TestMeasured:
     def test_the_churn_budget_lets_the_most_worth_move_first(self):
         networks = [NetworkKey(64500 + i, "DE", 4, i) for i in range(10)]
         start = {n: {"alder": 30.0, "birch": 100.0 + i} for i, n in enumerate(networks)}
-        node = Node(WAN, pace=Pace(churn=0.2)).round(start, times=9, count=4)
+        node = Node(WAN, pace=Pace(churn=0.2, freely=1)).round(start, times=9, count=4)
         moved = [set()]
         while len(moved[-1]) < len(networks):
             node.round({n: {"alder": 200.0 + 20 * i, "birch": 30.0} for i, n in enumerate(networks)}, times=9)
@@ -253,6 +271,23 @@ class TestMeasured:
         assert max(map(len, steps)) <= 0.2 * rows
         assert len(steps) >= 3
         assert networks[-1] in steps[0]
+
+    def test_the_churn_budget_counts_queries_where_they_are_known(self):
+        """Nobody asks from the rows worth most in ms: they don't use the budget up."""
+        networks = [NetworkKey(64500 + i, "DE", 4, i) for i in range(10)]
+        node = Node(WAN, pace=Pace(churn=0.5, freely=1))
+        node.asked = rows_of(networks), np.array([1, 2, 3, 4, 0, 0, 0, 0, 0, 0])
+        node.round({n: {"alder": 30.0, "birch": 100.0} for n in networks}, times=9, count=4)
+        moved = set()
+        while not moved:
+            node.round({n: {"alder": 200.0 + 20 * i, "birch": 30.0} for i, n in enumerate(networks)}, times=9)
+            moved = {i for i, n in enumerate(networks) if node.answer(n).targets[0] == "birch"}
+        assert moved == {3, 4, 5, 6, 7, 8, 9}
+
+    def test_first_measurements_are_not_churn(self):
+        networks = [NetworkKey(64500 + i, "DE", 4, i) for i in range(40)]
+        node = Node(WAN, pace=Pace(churn=0.01, freely=1)).round({n: {"alder": 90.0, "birch": 30.0} for n in networks})
+        assert {node.answer(n).targets[0] for n in networks} == {"birch"}
 
     def test_a_move_that_made_it_worse_is_taken_back_and_guarded(self):
         node = Node(WAN).round({NETWORK: {"alder": 50.0, "birch": 30.0, "cedar": 90.0}}, times=9)
