@@ -332,7 +332,8 @@ def test_what_is_wrong_at_the_start_is_one_sentence(tmp_path: Path, arguments: l
 def test_an_engine_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     done = run("--rules", write_rules(tmp_path / "rules"), "--state", tmp_path / "state", EDGEDNS_ENGINE="warp")
     assert done.returncode == 1
-    assert done.stderr == "Error: EDGEDNS_ENGINE is 'warp', and this build has python and reference\n"
+    assert done.stderr.startswith("Error: EDGEDNS_ENGINE is 'warp', and this build has ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_reference_path_can_be_forced(tmp_path: Path) -> None:
@@ -401,7 +402,7 @@ def test_the_log_is_one_line_each_and_ready_means_answering(fresh: Server) -> No
     assert fresh.http("/healthz") == (200, {"status": "ok"})
     lines = fresh.said().splitlines()
     assert all(line[:5].startswith("20") and line[19] == "Z" for line in lines)
-    assert any(line.endswith("with 1 workers; engine: python") for line in lines)
+    assert any(line.endswith(("with 1 workers; engine: python", "with 1 workers; engine: native")) for line in lines)
 
 
 def test_everything_deleted_from_the_state_directory_comes_back(tmp_path: Path) -> None:
