@@ -21,7 +21,7 @@ from edgedns.engine.compile import atoms_file
 from edgedns.engine.explain import Evidence
 from edgedns.engine.moved import told
 from edgedns.engine.snapshot import Snapshot, View
-from edgedns.engine.world import Inputs, Serial, World, held_to_tests, make_world
+from edgedns.engine.world import Held, Inputs, Serial, World, held_to_tests, make_world
 from edgedns.errors import EdgednsError, Problem, PublishRefused, SourceError
 from edgedns.model import Family, NetworkKey, Override, RuleSet, State
 from edgedns.probe.collector import Collector, Outcome
@@ -128,8 +128,8 @@ class Control:
         table = self._reader.first_table()
         read, good = self._reader.first_rules(now)
         serials = _serials(root)
-        loaded = held_to_tests(read, self._inputs(table, read.rules), serials, now, None, good)
-        world = make_world(loaded, self._inputs(table, loaded.rules), serials, now)
+        rules = held_to_tests(read, self._inputs(table, read.rules), serials, now, None, good)
+        world = make_world(rules, self._inputs(table, rules.loaded.rules), serials, now)
         self.force = self._resumed(world, root, now)
         self._note_problems()
         self.publish(self.force, now)
@@ -165,8 +165,8 @@ class Control:
         try:
             read = self._reader.rules(now, world.loaded)
             inputs = self._inputs(world.table, read.rules)
-            loaded = held_to_tests(read, inputs, world.serials, now, world.ground, world.loaded)
-            return make_world(loaded, self._inputs(world.table, loaded.rules), world.serials, now, world.ground)
+            rules = held_to_tests(read, inputs, world.serials, now, world.ground, world.loaded)
+            return make_world(rules, self._inputs(world.table, rules.loaded.rules), world.serials, now, world.ground)
         except (EdgednsError, OSError) as error:
             self.counts.reloads_bad += 1
             self.log(f"{error}\nthe rules stay as they were")
@@ -187,7 +187,7 @@ class Control:
         world = self.world
         try:
             inputs = self._inputs(self._reader.table(), world.rules)
-            return make_world(world.loaded, inputs, world.serials, now, world.ground)
+            return make_world(Held(world.loaded), inputs, world.serials, now, world.ground)
         except (EdgednsError, OSError) as error:
             self.log(f"{error}\nthe ASN table stays as it was")
             return None
@@ -238,7 +238,7 @@ class Control:
         if pins == self.orders.pins(world.rules):
             return world
         inputs = replace(self._inputs(world.table, world.rules), pins=pins)
-        return make_world(world.loaded, inputs, world.serials, now, world.ground)
+        return make_world(Held(world.loaded), inputs, world.serials, now, world.ground)
 
     def take_order(self, order: Override, world: World | None, now: float) -> None:
         """Follow a completed order at once; `world` has it compiled, None for a drain."""

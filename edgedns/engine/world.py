@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edgedns import __version__
 from edgedns.dns import types
@@ -100,35 +100,46 @@ def make_ground(rules: RuleSet, inputs: Inputs, last: Ground | None) -> Ground:
     return Ground(key, name, atoms, inputs.opened(name), Spreader.of(atoms), frozenset(atoms.level_asn.tolist()))
 
 
-def make_world(loaded: Loaded, inputs: Inputs, serials: Mapping[str, Serial], now: float, last: Ground | None = None) -> World:
+class Held(NamedTuple):
+    """Rules held to their tests, and what they compile to without any order (None where that was not needed)."""
+
+    loaded: Loaded
+    plain: Compiled | None = None
+
+
+def make_world(rules: Held, inputs: Inputs, serials: Mapping[str, Serial], now: float, last: Ground | None = None) -> World:
     """Compile rules whose tests hold, or don't matter now: neither an order nor a new ASN table waits for them.
 
     A zone's SOA serial stays while its static data does, else it is `now` (Unix seconds).
     """
+    loaded = rules.loaded
     ground = make_ground(loaded.rules, inputs, last)
     stamped = _stamped(loaded, serials, now)
-    compiled = _compile(loaded, stamped, ground, inputs, inputs.pins)
+    compiled = None if inputs.pins else rules.plain
+    compiled = compiled or _compile(loaded, stamped, ground, inputs, inputs.pins)
     salt = salt_of(loaded.rules, inputs.salt)
     return World(loaded, inputs.table, ground, compiled, inputs.put("base", compiled.content), stamped, salt)
 
 
 def held_to_tests(
     loaded: Loaded, inputs: Inputs, serials: Mapping[str, Serial], now: float, last: Ground | None, good: Loaded | None
-) -> Loaded:
+) -> Held:
     """New rules, each zone whose inline tests fail as it was in `good`, or out where it was not in it.
 
-    RuleErrors when no zone is left.
+    RuleErrors when no zone is left. To be made a world of with the same table, serials and time.
     """
     if not any(zone.tests for zone in loaded.rules.zones.values()):
-        return loaded
+        return Held(loaded)
     inputs = replace(inputs, pins=())
     ground = make_ground(loaded.rules, inputs, last)
     compiled = _compile(loaded, _stamped(loaded, serials, now), ground, inputs, ())
     wrong = _failed_tests(loaded, compiled, ground, inputs)
-    held = _hold_back(loaded, wrong, good) if wrong else loaded
+    if not wrong:
+        return Held(loaded, compiled)
+    held = _hold_back(loaded, wrong, good)
     if not held.rules.zones:
         raise RuleErrors(wrong)
-    return held
+    return Held(held)
 
 
 def salt_of(rules: RuleSet, otherwise: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from edgedns.engine.flat import Sections, unpack
 from edgedns.engine.load import Loaded, load_rules
-from edgedns.engine.world import Inputs, Serial, World, held_to_tests, make_ground, make_world, salt_of
+from edgedns.engine.world import Ground, Held, Inputs, Serial, World, held_to_tests, make_ground, make_world, salt_of
 from edgedns.errors import RuleErrors, SourceError
 from edgedns.model import Match, Override, Prefix
 from edgedns.steer import asn
@@ -57,11 +58,11 @@ def rules(tmp_path: Path, **zone: Any) -> Loaded:
 
 
 def test_the_same_inputs_give_the_same_files(tmp_path: Path, inputs: Inputs, shelf: Shelf) -> None:
-    one = make_world(rules(tmp_path), inputs, {}, NOW)
+    one = made(rules(tmp_path), inputs, {}, NOW)
     assert shelf.puts == ["atoms", "base"]
-    two = make_world(rules(tmp_path), inputs, one.serials, NOW + 60, one.ground)
+    two = made(rules(tmp_path), inputs, one.serials, NOW + 60, one.ground)
     assert (two.base_name, two.ground) == (one.base_name, one.ground)
-    three = make_world(rules(tmp_path), inputs, one.serials, NOW + 60)  # another process: atoms are read again, not made
+    three = made(rules(tmp_path), inputs, one.serials, NOW + 60)  # another process: atoms are read again, not made
     assert three.base_name == one.base_name
     assert shelf.puts.count("atoms") == 1
 
@@ -86,35 +87,39 @@ def test_atoms_that_were_damaged_are_made_again(tmp_path: Path, inputs: Inputs, 
     assert shelf.puts == ["atoms", "atoms"]
 
 
+def made(loaded: Loaded, inputs: Inputs, serials: Mapping[str, Serial], now: float, last: Ground | None = None) -> World:
+    return make_world(Held(loaded), inputs, serials, now, last)
+
+
 def serial_of(world: World) -> int:
     return world.serials["example.net"].serial
 
 
 def test_a_serial_follows_the_static_data_and_always_grows(tmp_path: Path, inputs: Inputs) -> None:
-    one = make_world(rules(tmp_path), inputs, {}, NOW)
+    one = made(rules(tmp_path), inputs, {}, NOW)
     assert serial_of(one) == int(NOW)
-    same = make_world(rules(tmp_path, nominal=["birch"]), inputs, one.serials, NOW + 100)
+    same = made(rules(tmp_path, nominal=["birch"]), inputs, one.serials, NOW + 100)
     assert serial_of(same) == int(NOW)  # rules are no static data
-    twice = make_world(rules(tmp_path, plain="192.0.2.81"), inputs, one.serials, NOW)
+    twice = made(rules(tmp_path, plain="192.0.2.81"), inputs, one.serials, NOW)
     assert serial_of(twice) == int(NOW) + 1
-    back = make_world(rules(tmp_path, plain="192.0.2.82"), inputs, twice.serials, NOW - 1000)
+    back = made(rules(tmp_path, plain="192.0.2.82"), inputs, twice.serials, NOW - 1000)
     assert serial_of(back) == int(NOW) + 2
-    later = make_world(rules(tmp_path, plain="192.0.2.83"), inputs, twice.serials, NOW + 1000)
+    later = made(rules(tmp_path, plain="192.0.2.83"), inputs, twice.serials, NOW + 1000)
     assert serial_of(later) == int(NOW) + 1000
-    wrapped = make_world(rules(tmp_path), inputs, {"example.net": Serial(2**32 - 1, "other")}, NOW)
+    wrapped = made(rules(tmp_path), inputs, {"example.net": Serial(2**32 - 1, "other")}, NOW)
     assert serial_of(wrapped) == 0
 
 
 def test_a_serial_that_is_given_is_used(tmp_path: Path, inputs: Inputs) -> None:
     path = write_rules(tmp_path / "rules") / "example.net.yaml"
     path.write_text(path.read_text().replace("minimum: 60s", "minimum: 60s, serial: 7"))
-    assert serial_of(make_world(load_rules(path.parent), inputs, {}, NOW)) == 7
+    assert serial_of(made(load_rules(path.parent), inputs, {}, NOW)) == 7
 
 
 def test_the_salt_of_the_rules_comes_first(tmp_path: Path, inputs: Inputs) -> None:
-    own = make_world(rules(tmp_path), inputs, {}, NOW)
+    own = made(rules(tmp_path), inputs, {}, NOW)
     assert own.salt == 5
-    given = make_world(rules(tmp_path, more="salt: spice"), inputs, own.serials, NOW)
+    given = made(rules(tmp_path, more="salt: spice"), inputs, own.serials, NOW)
     assert given.salt == salt_of(given.rules, 9) != 5
     assert given.base_name != own.base_name
 
@@ -126,12 +131,12 @@ def test_a_zone_that_fails_its_tests_is_held_back(tmp_path: Path, inputs: Inputs
     write_zone(directory, more=FAILS, plain="192.0.2.99")
     write_zone(directory, "example.org", more=PASSES, plain="192.0.2.99")
     new = load_rules(directory)
-    held = held_to_tests(new, inputs, {}, NOW, None, good)
+    held = held_to_tests(new, inputs, {}, NOW, None, good).loaded
     assert held.failed_zones == {"example.net"}
     assert held.statics["example.net"] == good.statics["example.net"]
     assert held.statics["example.org"] == new.statics["example.org"]
     assert [problem.code for problem in held.problems if problem.severity == "error"] == ["E190"]
-    out = held_to_tests(new, inputs, {}, NOW, None, None)
+    out = held_to_tests(new, inputs, {}, NOW, None, None).loaded
     assert set(out.rules.zones) == {"example.org"}
 
 
@@ -151,12 +156,16 @@ def test_tests_look_at_the_rules_without_orders(tmp_path: Path, inputs: Inputs) 
     pin = Override("p", "pin", "cedar", "noc", "x", None, "www.example.net")
     rules(tmp_path)
     loaded = zone_with(tmp_path, PASSES)
-    assert held_to_tests(loaded, replace(inputs, pins=[pin]), {}, NOW, None, None).failed_zones == frozenset()
+    rules_held = held_to_tests(loaded, replace(inputs, pins=[pin]), {}, NOW, None, None)
+    assert rules_held.loaded.failed_zones == frozenset()
+    pinned = make_world(rules_held, replace(inputs, pins=[pin]), {}, NOW)
+    assert pinned.base_name != make_world(rules_held, inputs, {}, NOW).base_name  # what was compiled for the tests has no pin
+    assert make_world(rules_held, inputs, {}, NOW).base_name == made(loaded, inputs, {}, NOW).base_name
 
 
 def test_a_good_version_that_fails_its_own_tests_by_now_ends_there(tmp_path: Path, inputs: Inputs) -> None:
     rules(tmp_path)
     good = zone_with(tmp_path, FAILS)
-    held = held_to_tests(zone_with(tmp_path, FAILS), inputs, {}, NOW, None, good)
+    held = held_to_tests(zone_with(tmp_path, FAILS), inputs, {}, NOW, None, good).loaded
     assert held.failed_zones == {"example.net"}
     assert "example.net" in held.rules.zones
