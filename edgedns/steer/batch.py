@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedns.model import RttSample
-from edgedns.steer.rows import Bools, Floats, Ints, Rows, rows_of
+from edgedns.steer.rows import Bools, Floats, Ints, Rows, pack, rows_of
 
 T = TypeVar("T")
 
@@ -62,6 +62,28 @@ def batch_of(samples: Iterable[RttSample]) -> Batch:
         rtt=np.array([np.nan if s.rtt_ms is None else s.rtt_ms for s in kept], dtype=np.float64),
         at=np.array([s.at for s in kept], dtype=np.float64),
     )
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Several batches (at least one) as one that names each row, provider and vantage once."""
+    if len(batches) == 1:
+        return batches[0]
+    providers, provider = _merged([(each.providers, each.provider) for each in batches])
+    vantages, vantage = _merged([(each.vantages, each.vantage) for each in batches])
+    starts = np.cumsum([0, *(len(each.rows) for each in batches[:-1])])
+    rows = np.concatenate([each.rows for each in batches])
+    _, first, which = np.unique(pack(rows), return_index=True, return_inverse=True)
+    row = np.concatenate([each.row + start for each, start in zip(batches, starts, strict=True)])
+    family, rtt, at = (np.concatenate([getattr(each, name) for each in batches]) for name in ("family", "rtt", "at"))
+    return Batch(rows[first], providers, vantages, which.reshape(-1)[row], provider, vantage, family, rtt, at)
+
+
+def _merged(parts: Sequence[tuple[tuple[str, ...], Ints]]) -> tuple[tuple[str, ...], Ints]:
+    """Names of several columns as one list, and their codes by it."""
+    names = tuple(dict.fromkeys(name for named, _ in parts for name in named))
+    place = {name: i for i, name in enumerate(names)}
+    codes = [np.array([place[name] for name in named], dtype=np.int64)[code] for named, code in parts]
+    return names, np.concatenate(codes)
 
 
 def intern(values: Sequence[T]) -> tuple[list[T], Ints]:

@@ -95,6 +95,8 @@ class Health:
         self._levels: Levels = np.zeros(0, dtype=LEVEL)
         self._whole: NDArray[np.void] = np.zeros((2, 0), dtype=_WHOLE)
         self._whole_index: Ints = np.zeros(0, dtype=np.int64)
+        self._accused: Ints | None = None
+        self._probed: Bools = np.zeros((2, 0), dtype=np.bool_)
         self._above: tuple[Keys, list[Ints]] | None = None
         self._verdicts: tuple[int, Keys, Bools] | None = None
 
@@ -111,7 +113,7 @@ class Health:
             ended.append(self._step(path[wave], batch.at[wave], batch.lost[wave]))
             self._follow(path[wave], batch.at[wave], batch.rtt[wave])
         self._settle_providers(path, batch)
-        self._settle_paths()
+        self._settle_paths(path)
         return [batch.take(~batch.lost), *self._released(ended)]
 
     def down(self, rows: Rows, providers: Sequence[str], family: Family) -> Bools:
@@ -154,10 +156,8 @@ class Health:
         if provider not in self._providers:
             return False
         place = self._providers.index(provider)
-        _, probed, through, _ = path_parts(self._codes)
-        mine = probed[through == place]
-        asked = _f(family) if (mine == _f(family)).any() else 1 - _f(family)
-        return bool(self._whole["down"][asked, place])
+        own = self._probed[_f(family), place]
+        return bool(self._whole["down"][_f(family) if own else 1 - _f(family), place])
 
     def state(self, key: NetworkKey, provider: str, family: Family) -> str:
         """'up', 'suspect' or 'down' for one network, as explain shows it."""
@@ -202,7 +202,7 @@ class Health:
             health._paths = np.zeros(len(health._codes), dtype=_PATH)
             health._whole = np.zeros((2, len(health._providers)), dtype=_WHOLE)
             health._levels = np.zeros(len(health._codes), dtype=LEVEL)
-            health._whole_index = health._whole_of(health._codes)
+            health._index()
             for name in _PATH.names or ():
                 health._paths[name] = sections[f"path_{name}"]
             for name in LEVEL.names or ():
@@ -240,7 +240,7 @@ class Health:
         paths, levels = np.zeros(len(codes), dtype=_PATH), np.zeros(len(codes), dtype=LEVEL)
         paths[old], levels[old] = self._paths, self._levels
         self._codes, self._paths, self._levels, self._verdicts = codes, paths, levels, None
-        self._whole_index = self._whole_of(codes)
+        self._index()
         return np.searchsorted(codes, wanted)
 
     def _renumber(self, keys: Keys, providers: tuple[str, ...], vantages: tuple[str, ...]) -> None:
@@ -254,7 +254,15 @@ class Health:
         whole = np.zeros((2, len(providers)), dtype=_WHOLE)
         whole[:, here] = self._whole
         self._keys, self._providers, self._vantages, self._whole, self._verdicts = keys, providers, vantages, whole, None
-        self._whole_index, self._above = self._whole_of(self._codes), None
+        self._above = None
+        self._index()
+
+    def _index(self) -> None:
+        """What follows from the paths that there are: the provider of each, and which providers were probed at all."""
+        size = len(self._providers)
+        self._accused = None
+        self._whole_index = self._whole_of(self._codes)
+        self._probed = np.bincount(self._whole_index, minlength=2 * size).reshape(2, size) > 0
 
     def _step(self, path: Ints, at: Floats, lost: Bools) -> NDArray[np.void]:
         """One sample for each of these distinct paths. Returns runs of losses that a reply ended: path, run, began, lost."""
@@ -293,10 +301,12 @@ class Health:
         self.changes += bool(back.any())
         return state
 
-    def _settle_paths(self) -> None:
-        """Paths over the limit are down where a sibling replied since their first loss."""
+    def _settle_paths(self, touched: Ints) -> None:
+        """Paths over the limit are down where a sibling replied since their first loss. Those without wait for one."""
         paths = self._paths
-        accused = np.flatnonzero(~paths["down"] & (paths["run"] > 0) & (paths["cusum"] >= PATH_LIMIT))
+        asked = np.arange(len(paths)) if self._accused is None else np.union1d(touched, self._accused)
+        over = ~paths["down"][asked] & (paths["run"][asked] > 0) & (paths["cusum"][asked] >= PATH_LIMIT)
+        self._accused = accused = asked[over]
         if not len(accused):
             return
         owner, sibling = self._siblings(accused)

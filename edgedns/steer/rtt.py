@@ -19,7 +19,7 @@ import numpy as np
 
 from edgedns.errors import SourceError
 from edgedns.model import RttSample
-from edgedns.steer.batch import MAX_MS, MIN_MS, Batch, batch_of
+from edgedns.steer.batch import MAX_MS, MIN_MS, Batch, batch_of, joined
 from edgedns.steer.rows import (
     KEY,
     Bools,
@@ -113,16 +113,19 @@ class RttStore:
         self.round = max(self.round, closing)
         self._rebase()
         pending, self._pending = self._pending, []
-        for batch in pending:
-            rounds = np.floor(batch.at / self.round_seconds)
-            later = rounds > self.round
-            if later.any():
-                self.observe_columns(batch.take(later & (rounds <= self.round + 2)))
-            counted = _only_where(batch, ~later & (rounds > self.round - KEPT_ROUNDS * self.half_life))
-            home = _at_home(counted)
-            self._count(_only_where(counted, home))
-            self._count(_only_where(replace(counted, rows=above_networks(batch.rows)), ~home))
+        if pending:
+            self._take(joined(pending))
         self._forget()
+
+    def _take(self, batch: Batch) -> None:
+        rounds = np.floor(batch.at / self.round_seconds)
+        later = rounds > self.round
+        if later.any():
+            self.observe_columns(batch.take(later & (rounds <= self.round + 2)))
+        counted = _only_where(batch, ~later & (rounds > self.round - KEPT_ROUNDS * self.half_life))
+        home = _at_home(counted)
+        self._count(_only_where(counted, home))
+        self._count(_only_where(replace(counted, rows=above_networks(batch.rows)), ~home))
 
     def cells(self) -> Cells:
         """The histograms as of the last closed round; a sample of that round weighs 1."""
@@ -209,7 +212,7 @@ class RttStore:
         own = _summed(arm * CELLS + bucket_of(batch.rtt), weight, batch.at)
         place = np.stack([lookup(self._keys, level.keys)[level.of] for level in levels], axis=1)
         fresh = [np.where(_repeats(place, level), -1, place[:, level]) for level in range(len(levels))]
-        self._add(_joined([_moved(own, rows) for rows in fresh]))
+        self._add(_one_of([_moved(own, rows) for rows in fresh]))
 
     def _add(self, more: _Counted) -> None:
         self._codes, self._weights = _added(self._codes, self._weights, more.codes, more.weights)
@@ -374,7 +377,7 @@ def _only_where(batch: Batch, which: Bools) -> Batch:
     return batch if which.all() else batch.take(which)
 
 
-def _joined(parts: list[_Counted]) -> _Counted:
+def _one_of(parts: list[_Counted]) -> _Counted:
     """Several _Counted as one."""
     return _summed(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
 

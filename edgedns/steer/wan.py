@@ -221,7 +221,7 @@ def _table(cells: Cells, names: tuple[str, ...], terms: Terms) -> WanTable:
     )  # fmt: skip
 
 
-_CHUNK = 1 << 17
+_CHUNK = 1 << 16
 
 
 class _Arms(NamedTuple):
