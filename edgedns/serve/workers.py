@@ -170,8 +170,12 @@ class Workers:
         """Be the one that serves from this state directory, as `start` is; WorkersError if another is."""
         if self._lock is not None:
             return
-        self._run.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._run / "workers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._run.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._run / "workers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            said = f"can't write to the state directory {self._state}: {error.strerror}; choose another with --state DIR"
+            raise WorkersError(said) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

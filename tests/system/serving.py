@@ -28,7 +28,8 @@ from edgedns.serve.worker import read_status, start_ticks
 from tests.small import subnet, write_rules, write_table
 from tests.unit.serve.openapi_check import mismatch
 
-SLACK = 3.0  # deadlines are asserted at this multiple: the machine may be busy
+# Deadlines are asserted at three times what is promised, and where more runs than there are CPUs at a multiple of that.
+SLACK = 3.0 * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 TOKEN = "sesame-0123456789"
 
 
@@ -43,6 +44,7 @@ class Server:
         self.port = 0
         self.admin = ""
         self._marked = 0
+        self._workers_seen: dict[int, int] = {}
 
     def start(self, *more: str, ready: bool = True, environ: dict[str, str] | None = None) -> Server:
         """Start it and wait until it says that it serves; a second start goes on with the same port."""
@@ -55,6 +57,7 @@ class Server:
         if ready:
             self.port = int(self.wait_for(r"serving 127\.0\.0\.1:(\d+)")[1])
             self.admin = self.wait_for(r"admin side: (http://\S+?)/\s")[1]
+            self._remember_workers()
         return self
 
     def mark(self) -> None:
@@ -87,12 +90,22 @@ class Server:
         return [status.pid for status in statuses if status and start_ticks(status.pid) == status.ticks]
 
     def clean_up(self) -> None:
+        """End everything: the control process ends its workers, also those whose status files a test deleted."""
+        self._remember_workers()
         if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        for pid in self.worker_pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for pid, ticks in self._workers_seen.items():
+            if start_ticks(pid) == ticks:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _remember_workers(self) -> None:
+        self._workers_seen |= {pid: start_ticks(pid) for pid in self.worker_pids()}
 
     def root(self) -> dict[str, Any]:
         found = read_root(self.state / "published")
