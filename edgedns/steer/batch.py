@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 MIN_MS = 0.2
 MAX_MS = 10_000.0
+SAMPLES_A_ROW = 4
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,19 @@ def batch_of(samples: Iterable[RttSample]) -> Batch:
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
-    """Several batches (at least one) as one that names each row, provider and vantage once."""
+    """Several batches (at least one) as one that names each provider and vantage once, and rows not too often."""
     if len(batches) == 1:
         return batches[0]
     providers, provider = _merged([(each.providers, each.provider) for each in batches])
     vantages, vantage = _merged([(each.vantages, each.vantage) for each in batches])
     starts = np.cumsum([0, *(len(each.rows) for each in batches[:-1])])
     rows = np.concatenate([each.rows for each in batches])
-    _, first, which = np.unique(pack(rows), return_index=True, return_inverse=True)
     row = np.concatenate([each.row + start for each, start in zip(batches, starts, strict=True)])
+    if len(rows) * SAMPLES_A_ROW > len(row):
+        _, first, which = np.unique(pack(rows), return_index=True, return_inverse=True)
+        rows, row = rows[first], which.reshape(-1)[row]
     family, rtt, at = (np.concatenate([getattr(each, name) for each in batches]) for name in ("family", "rtt", "at"))
-    return Batch(rows[first], providers, vantages, which.reshape(-1)[row], provider, vantage, family, rtt, at)
+    return Batch(rows, providers, vantages, row, provider, vantage, family, rtt, at)
 
 
 def _merged(parts: Sequence[tuple[tuple[str, ...], Ints]]) -> tuple[tuple[str, ...], Ints]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgedns.errors import SourceError
 from edgedns.model import Family, NetworkKey, RttSample
 from edgedns.steer.batch import Batch, batch_of
-from edgedns.steer.paths import GROUP, PROVIDERS, VANTAGES, path_code, path_parts, places, waves
+from edgedns.steer.paths import GROUP, PROVIDERS, VANTAGES, Numbered, among, path_code, path_parts, places, waves
 from edgedns.steer.rows import (
     KEY,
     Bools,
@@ -87,7 +87,7 @@ class Health:
     def __init__(self) -> None:
         self.changes = 0
         self.at = 0.0
-        self._keys: Keys = np.zeros(0, dtype=KEY)
+        self._keys = Numbered(np.zeros(0, dtype=KEY))
         self._providers: tuple[str, ...] = ()
         self._vantages: tuple[str, ...] = ()
         self._codes: Ints = np.zeros(0, dtype=np.int64)
@@ -141,7 +141,7 @@ class Health:
         out = np.zeros((len(keys), len(providers)), dtype=np.bool_)
         paths = np.flatnonzero((self._levels["worse"] >= since) & (self._levels["worse"] > 0))
         row, of, provider, _ = path_parts(self._codes[paths])
-        at = lookup(keys, self._keys[row])
+        at = lookup(keys, self._keys.keys[row])
         for i, name in enumerate(providers):
             if name in self._providers:
                 out[at[(at >= 0) & (of == _f(family)) & (provider == self._providers.index(name))], i] = True
@@ -163,7 +163,7 @@ class Health:
         """'up', 'suspect' or 'down' for one network, as explain shows it."""
         if self.provider_down(provider, family) or self.down(rows_of([key]), [provider], family)[0, 0]:
             return "down"
-        row = int(lookup(self._keys, pack(rows_of([key])))[0])
+        row = int(self._keys.numbers(pack(rows_of([key])))[0])
         if row < 0 or provider not in self._providers:
             return "up"
         arm = (row * 2 + _f(family)) * PROVIDERS + self._providers.index(provider)
@@ -188,7 +188,8 @@ class Health:
         columns = {f"path_{name}": self._paths[name].copy() for name in _PATH.names or ()}
         levels = {f"level_{name}": self._levels[name].copy() for name in LEVEL.names or ()}
         whole = {f"whole_{name}": self._whole[name].copy() for name in _WHOLE.names or ()}
-        return {"about": pack_json(about), "keys": pack_keys(self._keys), "codes": self._codes, **columns, **levels, **whole}
+        keys = pack_keys(self._keys.keys)
+        return {"about": pack_json(about), "keys": keys, "codes": self._codes, **columns, **levels, **whole}
 
     @classmethod
     def from_sections(cls, sections: Sections) -> Health:
@@ -198,7 +199,7 @@ class Health:
         try:
             health._providers, health._vantages = tuple(about["providers"]), tuple(about["vantages"])
             health.changes, health.at = int(about["changes"]), float(about["at"])
-            health._keys, health._codes = unpack_keys(sections["keys"]), sections["codes"].astype(np.int64)
+            health._keys, health._codes = Numbered(unpack_keys(sections["keys"])), sections["codes"].astype(np.int64)
             health._paths = np.zeros(len(health._codes), dtype=_PATH)
             health._whole = np.zeros((2, len(health._providers)), dtype=_WHOLE)
             health._levels = np.zeros(len(health._codes), dtype=LEVEL)
@@ -218,16 +219,17 @@ class Health:
         used = np.unique(batch.row)
         row_keys = np.zeros(len(batch.rows), dtype=KEY)
         row_keys[used] = pack(batch.rows[used])
-        keys = self._keys
-        if (lookup(keys, row_keys[used]) < 0).any():
-            keys = np.union1d(keys, row_keys[used])
+        if self._keys.admit(row_keys[used]):
+            self._above = None
         providers = tuple(sorted({*self._providers, *batch.providers}))
         vantages = tuple(sorted({*self._vantages, *batch.vantages}))
         if len(providers) > PROVIDERS or len(vantages) > VANTAGES:
             raise ValueError(f"{len(providers)} providers, {len(vantages)} vantages; at most {PROVIDERS} and {VANTAGES}")
-        self._renumber(keys, providers, vantages)
+        self._renumber(providers, vantages)
+        number = np.zeros(len(batch.rows), dtype=np.int64)
+        number[used] = self._keys.numbers(row_keys[used])
         wanted = path_code(
-            lookup(keys, row_keys)[batch.row],
+            number[batch.row],
             (batch.family == 6).astype(np.int64),
             places(batch.providers, providers)[batch.provider],
             places(batch.vantages, vantages)[batch.vantage],
@@ -235,26 +237,25 @@ class Health:
         at = np.minimum(np.searchsorted(self._codes, wanted), max(len(self._codes) - 1, 0))
         if len(self._codes) and (self._codes[at] == wanted).all():
             return at
-        codes = np.union1d(self._codes, wanted)
-        old = np.searchsorted(codes, self._codes)
-        paths, levels = np.zeros(len(codes), dtype=_PATH), np.zeros(len(codes), dtype=LEVEL)
-        paths[old], levels[old] = self._paths, self._levels
-        self._codes, self._paths, self._levels, self._verdicts = codes, paths, levels, None
+        fresh = np.unique(wanted)
+        fresh = fresh[~among(fresh, self._codes)]
+        place = np.searchsorted(self._codes, fresh)
+        self._codes, self._verdicts = np.insert(self._codes, place, fresh), None
+        self._paths = np.insert(self._paths, place, np.zeros(1, dtype=_PATH))
+        self._levels = np.insert(self._levels, place, np.zeros(1, dtype=LEVEL))
         self._index()
-        return np.searchsorted(codes, wanted)
+        return np.searchsorted(self._codes, wanted)
 
-    def _renumber(self, keys: Keys, providers: tuple[str, ...], vantages: tuple[str, ...]) -> None:
-        if len(keys) == len(self._keys) and providers == self._providers and vantages == self._vantages:
+    def _renumber(self, providers: tuple[str, ...], vantages: tuple[str, ...]) -> None:
+        if providers == self._providers and vantages == self._vantages:
             return
         row, family, provider, vantage = path_parts(self._codes)
         here = places(self._providers, providers)
         if len(self._codes):
-            row, provider = lookup(keys, self._keys)[row], here[provider]
-            self._codes = path_code(row, family, provider, places(self._vantages, vantages)[vantage])
+            self._codes = path_code(row, family, here[provider], places(self._vantages, vantages)[vantage])
         whole = np.zeros((2, len(providers)), dtype=_WHOLE)
         whole[:, here] = self._whole
-        self._keys, self._providers, self._vantages, self._whole, self._verdicts = keys, providers, vantages, whole, None
-        self._above = None
+        self._providers, self._vantages, self._whole, self._verdicts = providers, vantages, whole, None
         self._index()
 
     def _index(self) -> None:
@@ -405,7 +406,7 @@ class Health:
         at = kept["lost"][repeated]
         family = np.where(family == 1, 6, 4)
         used, place = np.unique(row, return_inverse=True)
-        rows, rtt = unpack(self._keys[used]), np.full(len(at), np.nan)
+        rows, rtt = unpack(self._keys.keys[used]), np.full(len(at), np.nan)
         yield Batch(rows, self._providers, self._vantages, place.reshape(-1), provider, vantage, family, rtt, at)
 
     def _controls(self, chosen: Ints) -> Ints:
@@ -428,7 +429,7 @@ class Health:
 
     def _want(self, paths: Ints, probes: int) -> list[Want]:
         row, family, provider, vantage = path_parts(self._codes[paths])
-        keys = [key_of(key) for key in unpack(self._keys[row])]
+        keys = [key_of(key) for key in unpack(self._keys.keys[row])]
         return [
             Want(self._vantages[v], key, self._providers[p], 6 if f else 4, probes)
             for key, f, p, v in zip(keys, family, provider, vantage, strict=True)
@@ -443,7 +444,7 @@ class Health:
     def _judge_levels(self) -> tuple[Keys, Bools]:
         known, down = self._arms()
         if self._above is None:
-            self._above = _levels_above(self._keys)
+            self._above = _levels_above(self._keys.keys)
         every, places = self._above
         heard, silent = np.zeros((2, len(every), *known.shape[1:]), dtype=np.int32)
         for place in places:

@@ -6,11 +6,45 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgedns.steer.rows import Ints
+from edgedns.steer.rows import Bools, Ints, Keys, lookup
 
 PROVIDERS = 256
 VANTAGES = 65536
 GROUP = PROVIDERS * VANTAGES
+
+
+class Numbered:
+    """Row keys, numbered as they came, so that newcomers change nobody's number; those that come at once, in key order."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted = keys[self._order]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def admit(self, keys: Keys) -> bool:
+        """Number those that have none yet; True when there were any."""
+        new = np.unique(keys[self.numbers(keys) < 0])
+        place = np.searchsorted(self._sorted, new)
+        self._order = np.insert(self._order, place, len(self.keys) + np.arange(len(new)))
+        self._sorted = np.insert(self._sorted, place, new)
+        self.keys = np.concatenate([self.keys, new])
+        return len(new) > 0
+
+    def numbers(self, keys: Keys) -> Ints:
+        """The number of each key, -1 for those that have none."""
+        at = lookup(self._sorted, keys)
+        return np.append(self._order, -1)[at]
+
+
+def among(values: Ints, ordered: Ints) -> Bools:
+    """Which values occur in an ascending array."""
+    if not len(ordered):
+        return np.zeros(len(values), dtype=np.bool_)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return np.asarray(ordered[at] == values, dtype=np.bool_)
 
 
 def waves(sorted_paths: Ints, order: Ints) -> Iterator[Ints]:

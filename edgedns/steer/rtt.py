@@ -112,9 +112,9 @@ class RttStore:
         closing = int(np.floor(now / self.round_seconds)) - 1
         self.round = max(self.round, closing)
         self._rebase()
-        pending, self._pending = self._pending, []
-        if pending:
-            self._take(joined(pending))
+        if self._pending:
+            batch, self._pending = joined(self._pending), []
+            self._take(batch)
         self._forget()
 
     def _take(self, batch: Batch) -> None:

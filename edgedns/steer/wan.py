@@ -222,6 +222,7 @@ def _table(cells: Cells, names: tuple[str, ...], terms: Terms) -> WanTable:
 
 
 _CHUNK = 1 << 16
+_MIDDLE = np.minimum(np.arange(CELLS) + 0.5, BUCKETS)
 
 
 class _Arms(NamedTuple):
@@ -237,12 +238,11 @@ class _Arms(NamedTuple):
 
 def _arms(cells: Cells, terms: Terms) -> _Arms:
     """All arms, in chunks of whole rows that fit a processor's cache."""
-    group = cells.codes // (PROVIDERS * CELLS)
-    heads = np.flatnonzero(np.diff(group, prepend=-1))
-    if not len(heads):
+    if not len(cells.codes):
         return _Arms(cells.codes, *(np.zeros(0) for _ in range(5)))
-    cuts = heads[np.searchsorted(heads, np.arange(0, len(group), _CHUNK))]
-    bounds = np.append(np.unique(cuts), len(group))
+    width = PROVIDERS * CELLS
+    heads = np.searchsorted(cells.codes, cells.codes[::_CHUNK] // width * width)
+    bounds = np.append(np.unique(heads), len(cells.codes))
     parts = [_chunk(cells.codes[a:b], cells.weights[a:b], terms) for a, b in pairwise(bounds.tolist())]
     return _Arms(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
@@ -254,15 +254,16 @@ def _chunk(codes: Ints, weights: Floats, terms: Terms) -> _Arms:
     counts = np.diff(first, append=len(codes))
     samples = np.add.reduceat(weights, first)
     mass = weights / np.repeat(samples, counts)
-    typical = np.add.reduceat(mass * np.minimum(bucket + 0.5, BUCKETS), first)
+    typical = np.add.reduceat(mass * _MIDDLE[bucket], first)
     arm = arm_of[first]
     head = np.flatnonzero(np.diff(arm // PROVIDERS, prepend=-1))
     row = np.repeat(np.arange(len(head)), np.add.reduceat(counts, head))
-    place = _thresholds(row, bucket, mass, np.diff(head, append=len(first)), terms.quantiles)
+    places = _thresholds(row, bucket, mass, np.diff(head, append=len(first)), (MEDIAN, *terms.quantiles))
     bucket32, mass32 = bucket.astype(np.float32), mass.astype(np.float32)
-    won = sum((_below(place[q], row, bucket32) for q in terms.quantiles), start=np.float32(0.0))
+    below = {q: _below(place, row, bucket32) for q, place in places.items()}
+    won = sum((below[q] for q in terms.quantiles), start=np.float32(0.0))
     wins = np.add.reduceat(mass32 * won, first) / len(terms.quantiles) - np.mean(terms.quantiles)
-    half = np.add.reduceat(mass32 * _below(place[MEDIAN], row, bucket32), first)
+    half = np.add.reduceat(mass32 * below[MEDIAN], first)
     return _Arms(arm, samples, rtt_at(_median(bucket, mass, first, counts)), rtt_at(typical), wins, half)
 
 
@@ -281,13 +282,14 @@ def _thresholds(row: Ints, bucket: Ints, mass: Floats, arms: Ints, quantiles: tu
     rows, width = np.arange(len(arms)), BUCKETS + 1
     pooled = np.bincount(row * width + bucket, weights=mass / arms[row], minlength=len(arms) * width)
     rising = np.cumsum(pooled)  # by 1 in each row
-    places = {}
-    for q in {*quantiles, MEDIAN}:
-        at = np.minimum(np.searchsorted(rising, rows + q), rows * width + BUCKETS)
-        low = np.where(at > 0, rising[at - 1], 0.0)
-        within = np.clip((rows + q - low) / np.maximum(pooled[at], 1e-9), 0.0, 1.0)
-        places[q] = (at - rows * width + within).astype(np.float32)
-    return places
+    wanted = np.unique(quantiles)
+    target = rows[:, None] + wanted
+    begins = rows[:, None] * width
+    at = np.minimum(np.searchsorted(rising, target.reshape(-1)).reshape(target.shape), begins + BUCKETS)
+    low = np.where(at > 0, rising[at - 1], 0.0)
+    within = np.clip((target - low) / np.maximum(pooled[at], 1e-9), 0.0, 1.0)
+    places = np.ascontiguousarray((at - begins + within).T, dtype=np.float32)
+    return dict(zip(wanted.tolist(), places, strict=True))
 
 
 def _below(place: Grid, row: Ints, bucket: Grid) -> Grid:

@@ -1,0 +1,39 @@
+"""A round for 100,000 networks x 8 providers x 2 families: at most 2 s of one core, 1 GB (issue 3, item 8)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def measured(*words: str) -> list[dict[str, float]]:
+    script = Path(__file__).with_name("round_of_many.py")
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=True)
+    told: list[dict[str, float]] = json.loads(done.stdout)
+    return told
+
+
+@pytest.mark.long
+@pytest.mark.serial
+@pytest.mark.timeout(900)
+class TestRoundOfMany:
+    """Every arm measured in every round, 1.6 million samples in each: the best of the rounds after the first."""
+
+    def test_counted_estimated_and_decided_in_time_and_memory(self, capsys):
+        rounds = measured("6")
+        best = min(rounds[1:], key=lambda took: took["round"])
+        with capsys.disabled():
+            print("\nCPU seconds of the best round:", {name: round(value, 2) for name, value in best.items()})
+        assert best["round"] <= 2.0
+        assert max(took["rss_mb"] for took in rounds) <= 1000
+
+    def test_the_detector_keeps_up_beside_it(self, capsys):
+        rounds = measured("3", "detect")
+        with capsys.disabled():
+            print("\nCPU seconds that the detector took:", [round(took["observe"], 2) for took in rounds])
+        assert min(took["observe"] for took in rounds[1:]) <= 3.0
+        assert max(took["rss_mb"] for took in rounds) <= 1200
