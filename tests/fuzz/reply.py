@@ -1,4 +1,4 @@
-"""Coverage-guided: `python tests/fuzz/reply.py -max_total_time=600 CORPUS`; needs `pip install atheris`. Options are libFuzzer's.
+"""Coverage-guided: `python tests/fuzz/reply.py -max_total_time=600 CORPUS`, by hand; needs `pip install atheris`.
 
 Each input is a packet: the fast path and the reference path must agree on it, and give silence or a well-formed reply.
 """
