@@ -83,7 +83,8 @@ def answer(snapshot: Snapshot, query: Query, client: bytes, now: float) -> tuple
         # RFC 7871 section 7.2.1: an answer that mixes scopes would be cached under the wrong one, so only the first
         # link of the chain is given, with its own scope; the resolver asks for the rest.
         first = next(i for i, rr in enumerate(found.response.answer) if rr.type == types.CNAME) + 1
-        return Answer(found.response._replace(answer=found.response.answer[:first]), 0, zone), Choice(zone.name, query.folded)
+        response = found.response._replace(answer=found.response.answer[:first])
+        return Answer(response, 0, zone), Choice(zone.name, query.folded, serial=view.serial)
     slot = view.base.slot_at(found.slot)
     steered = steer(view, slot, subnet, client)
     response = _steered_response(view, zone, found.response, found.owner, slot, steered)
