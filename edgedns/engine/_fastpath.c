@@ -19,14 +19,17 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Of the sections and signatures; native.py takes no module of another. To be raised when either changes. */
+enum { FORM = 1 };
+
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the published files are little-endian; plain Python answers here"
 #endif
 
 enum {
-    HEADER = 12, NAME_MAX_OCTETS = 255, LABELS = 128, NODE = 8, TAIL = 13, SLOT = 4, RANKING = 12, RULE = 2, POLICY = 3, ZONE = 5,
+    HEADER = 12, NAME_MAX_OCTETS = 255, LABELS = 128 /* the root's included */, NODE = 8, TAIL = 13, SLOT = 4, RANKING = 12, RULE = 2, POLICY = 3, ZONE = 5,
     SPLIT_SLOTS = 4096, POINTER_REACH = 0x3E00, AT_QNAME = 0xC00C,
-    UDP_PAYLOAD = 1232, UDP_PLAIN = 512, LARGEST = 65535, COOKIE_SECRET = 16, OPT_MAX = 1024,
+    UDP_PAYLOAD = 1232, UDP_PLAIN = 512, LARGEST = 65535, COOKIE_SECRET = 16, NSID_MAX = 512,
 };
 enum { QR = 0x80, AA = 0x04, TC = 0x02, RD = 0x01, OPCODE = 0x78, DO = 0x80 };
 enum { IN = 1, CH = 3, ANY_CLASS = 255 };
@@ -34,7 +37,7 @@ enum { T_TXT = 16, T_OPT = 41, T_DS = 43, T_NXNAME = 128, T_IXFR = 251, T_AXFR =
 enum { NSID = 3, SUBNET = 8, COOKIE = 10, KEEPALIVE = 11, EXTENDED_ERROR = 15 };
 enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16, BADCOOKIE = 23, LOOK_UP = -1 };
 enum { PROHIBITED = 18, NOT_AUTHORITATIVE = 20, NOT_SUPPORTED = 21, INVALID_QUERY_TYPE = 30, NO_ERROR = -1 };
-enum { SILENCE = 0, HAND_BACK = -1 };
+enum { SILENCE = 0, HAND_BACK = -1, PLANNED = 1 };
 static const uint32_t NONE = 0xFFFFFFFFu, BIT31 = 0x80000000u;
 
 /* ---- spans, cursors, sinks ------------------------------------------------------------------------------------------------ */
@@ -55,7 +58,7 @@ typedef struct {
 
 static size_t left(const cursor *c) { return c->in.size - c->at; }
 
-static span pass(cursor *c, size_t octets)
+static inline span pass(cursor *c, size_t octets)
 {
     if (c->cut || octets > left(c)) {
         c->cut = true;
@@ -66,14 +69,23 @@ static span pass(cursor *c, size_t octets)
     return passed;
 }
 
-/* The next 1, 2 or 4 octets as a number. */
-static uint32_t take(cursor *c, size_t octets)
+/* The next octets as a number. */
+static inline unsigned take8(cursor *c)
 {
-    span taken = pass(c, octets);
-    uint32_t value = 0;
-    for (size_t i = 0; i < taken.size; i++)
-        value = value << 8 | taken.at[i];
-    return value;
+    span octet = pass(c, 1);
+    return octet.size ? octet.at[0] : 0;
+}
+
+static inline unsigned take16(cursor *c)
+{
+    span octets = pass(c, 2);
+    return octets.size ? (unsigned)octets.at[0] << 8 | octets.at[1] : 0;
+}
+
+static inline uint32_t take32(cursor *c)
+{
+    span o = pass(c, 4);
+    return o.size ? (uint32_t)o.at[0] << 24 | (uint32_t)o.at[1] << 16 | (uint32_t)o.at[2] << 8 | o.at[3] : 0;
 }
 
 typedef struct {
@@ -82,7 +94,7 @@ typedef struct {
     bool full;
 } sink;
 
-static void put(sink *out, span from)
+static inline void put(sink *out, span from)
 {
     if (from.size > out->room - out->size) {
         out->full = true;
@@ -92,14 +104,25 @@ static void put(sink *out, span from)
     out->size += from.size;
 }
 
-static void put8(sink *out, unsigned value) { put(out, (span){(const uint8_t[]){(uint8_t)value}, 1}); }
-
-static void put16(sink *out, unsigned value)
+static inline void put8(sink *out, unsigned value)
 {
-    put(out, (span){(const uint8_t[]){(uint8_t)(value >> 8), (uint8_t)value}, 2});
+    if (out->size < out->room)
+        out->at[out->size++] = (uint8_t)value;
+    else
+        out->full = true;
 }
 
-/* Add to the two octets at `at`, already written: a length that is known now, or a compression pointer that moves. */
+static inline void put16(sink *out, unsigned value)
+{
+    if (out->room - out->size < 2) {
+        out->full = true;
+        return;
+    }
+    out->at[out->size++] = (uint8_t)(value >> 8);
+    out->at[out->size++] = (uint8_t)value;
+}
+
+/* Move the compression pointer at `at`, already written. */
 static void add16(sink *out, size_t at, unsigned more)
 {
     if (out->size < 2 || at > out->size - 2) {
@@ -118,9 +141,10 @@ typedef struct {
     size_t count;
 } table;
 
-enum {
-    PROVIDERS, PUBLIC_ATOMS, OTHER, V6, TCP, ELSEWHERE_REQUESTS, ELSEWHERE_RESPONSES, APEX_DEPTH, SALT, NUMBERS,
-};
+/* The numbers that go with the sections, in this order. */
+typedef struct {
+    uint64_t providers, public_atoms, other, v6, tcp, elsewhere_requests, elsewhere_responses, apex_depth, salt;
+} numbers;
 
 /* The sections of one View, the worker's counters, and its secrets. `network` is by atom, `networks` counts. */
 typedef struct {
@@ -130,6 +154,7 @@ typedef struct {
     table apex_hash, zone, policy, rule, type_place, number;
     table nsid, node_text, version_text, cookies;
     table counters, networks;
+    numbers n;
 } world;
 
 static const struct section {
@@ -149,22 +174,34 @@ static const struct section {
 };
 enum { SECTION_COUNT = sizeof SECTIONS / sizeof SECTIONS[0] };
 
-/* What is read of a packet, and of whom. `subnet` is the whole content of the option, empty without one. */
+/* An address as it is looked up: `offset` is the place of its first bit in the form that was asked with. */
+typedef struct {
+    unsigned family, offset;
+    uint8_t octets[16];
+} key;
+
+/* What is read of a packet and of whom, and how far its steering is. `subnet` is the option's content, empty without one. */
 typedef struct {
     const world *w;
     span packet, client;
-    bool tcp;
     double now;
-    bool broken; /* a section is not of the form that it should have: hand back */
-    size_t end;  /* of the question, HEADER where there is none */
-    uint8_t name[NAME_MAX_OCTETS]; /* folded */
-    size_t name_size;
-    uint8_t label[LABELS]; /* where each begins, the root's last */
-    unsigned labels;       /* the root not counted */
-    unsigned type, klass;
-    bool edns, answer_ok, nsid, keepalive; /* answer_ok is DO */
-    unsigned payload, version;
+    bool tcp, broken; /* broken: a section is not of the form that it should have; hand back */
+    bool edns, dnssec_ok, nsid, keepalive;
+    unsigned payload, version, type, klass;
     span subnet, cookie;
+    size_t end; /* of the question, HEADER where there is none */
+    size_t name_size;
+    unsigned labels;           /* the root not counted */
+    bool steered;
+    uint32_t ttl_family, without; /* of the slot; the tail that says that there is nothing, or NONE */
+    uint32_t first_rule, rules;   /* of the slot's policy */
+    size_t cells;                 /* where the policy's row of cells begins */
+    uint32_t atom, network, column;
+    size_t rule; /* row */
+    unsigned scope;
+    key key;
+    uint8_t label[LABELS];         /* where each begins, the root's last */
+    uint8_t name[NAME_MAX_OCTETS + 8]; /* folded, in whole words */
 } query;
 
 static uint8_t byte(query *q, const table *from, size_t at)
@@ -200,9 +237,6 @@ static span slice(query *q, const table *from, size_t at, size_t size)
 }
 
 static span whole(const table *from) { return (span){from->at, from->count}; }
-
-/* `number` is checked to have NUMBERS of them when the object is made. */
-static uint64_t number(const world *w, unsigned which) { return ((const uint64_t *)w->number.at)[which]; }
 
 /* ---- CRC-32 and SipHash --------------------------------------------------------------------------------------------------- */
 
@@ -325,33 +359,46 @@ static void put_cookie(const query *q, sink *out)
 
 /* ---- reading a packet (asked.py) ------------------------------------------------------------------------------------------ */
 
+/* In lower-case, eight octets at once; no length of a label is a letter. */
+static void fold(uint8_t *name, size_t size)
+{
+    const uint64_t each = 0x0101010101010101u;
+    for (size_t at = 0; at < size; at += 8) {
+        uint64_t octets;
+        memcpy(&octets, name + at, 8);
+        uint64_t low = octets & each * 0x7F;
+        uint64_t upper = (low + each * (0x80 - 'A')) & ~(low + each * (0x7F - 'Z')) & ~octets & each * 0x80;
+        octets |= upper >> 2;
+        memcpy(name + at, &octets, 8);
+    }
+}
+
 static bool read_name(cursor *c, query *q)
 {
-    q->labels = 0;
-    q->name_size = 0;
-    for (;;) {
-        unsigned length = take(c, 1);
-        span label = pass(c, length);
-        if (c->cut || length > 63 || q->name_size + 1 + length > NAME_MAX_OCTETS || q->labels >= LABELS)
+    size_t start = c->at, most = left(c) < NAME_MAX_OCTETS ? left(c) : NAME_MAX_OCTETS, size = 0;
+    unsigned length = 1;
+    for (q->labels = 0; length; q->labels++) {
+        if (size >= most || (length = c->in.at[start + size]) > 63)
             return false;
-        q->label[q->labels] = (uint8_t)q->name_size;
-        q->name[q->name_size++] = (uint8_t)length;
-        if (!length)
-            return true;
-        q->labels++;
-        for (size_t i = 0; i < label.size; i++) {
-            uint8_t octet = label.at[i];
-            q->name[q->name_size++] = octet >= 'A' && octet <= 'Z' ? octet | 0x20 : octet;
-        }
+        q->label[q->labels] = (uint8_t)size;
+        size += 1 + length;
     }
+    q->labels--; /* the root is none */
+    span name = pass(c, size);
+    if (c->cut || size > NAME_MAX_OCTETS)
+        return false;
+    memcpy(q->name, name.at, size);
+    q->name_size = size;
+    fold(q->name, size);
+    return true;
 }
 
 static bool read_question(cursor *c, query *q)
 {
     if (!read_name(c, q))
         return false;
-    q->type = take(c, 2);
-    q->klass = take(c, 2);
+    q->type = take16(c);
+    q->klass = take16(c);
     return !c->cut;
 }
 
@@ -360,7 +407,7 @@ static bool pass_owner(cursor *c)
 {
     size_t start = c->at;
     unsigned length;
-    while ((length = take(c, 1)) != 0 && length < 0xC0) {
+    while ((length = take8(c)) != 0 && length < 0xC0) {
         if (length > 63)
             c->cut = true;
         pass(c, length);
@@ -390,7 +437,7 @@ static bool read_options(query *q, span rdata)
     span subnet = {0}, cookie = {0};
     bool nsid = false, keepalive = false;
     while (left(&c)) {
-        unsigned code = take(&c, 2), length = take(&c, 2);
+        unsigned code = take16(&c), length = take16(&c);
         span content = pass(&c, length);
         if (c.cut)
             return false;
@@ -414,9 +461,9 @@ static bool read_options(query *q, span rdata)
 static bool read_record(cursor *c, query *q, bool additional)
 {
     bool at_root = pass_owner(c);
-    unsigned type = take(c, 2), payload = take(c, 2);
-    uint32_t ttl = take(c, 4);
-    span rdata = pass(c, take(c, 2));
+    unsigned type = take16(c), payload = take16(c);
+    uint32_t ttl = take32(c);
+    span rdata = pass(c, take16(c));
     if (c->cut)
         return false;
     if (type != T_OPT)
@@ -426,7 +473,7 @@ static bool read_record(cursor *c, query *q, bool additional)
     q->edns = true;
     q->payload = payload;
     q->version = ttl >> 16 & 0xFF;
-    q->answer_ok = (ttl >> 8 & DO) != 0;
+    q->dnssec_ok = (ttl >> 8 & DO) != 0;
     return (q->version != 0 || read_options(q, rdata)) && at_root;
 }
 
@@ -434,7 +481,7 @@ static bool read_record(cursor *c, query *q, bool additional)
 static int read_packet(query *q)
 {
     cursor c = {q->packet, 4, false};
-    unsigned questions = take(&c, 2), answers = take(&c, 2), authorities = take(&c, 2), additionals = take(&c, 2);
+    unsigned questions = take16(&c), answers = take16(&c), authorities = take16(&c), additionals = take16(&c);
     bool good = questions <= 1, asked = false;
     q->end = HEADER;
     if (good && questions) {
@@ -477,7 +524,7 @@ static plan refusal(const world *w, int rcode, int error)
 {
     return (plan){
         .flags = QR, .rcode = rcode, .error = error, .tail = NONE, .answered = NONE, .network = NONE,
-        .requests = (uint32_t)number(w, ELSEWHERE_REQUESTS), .responses = (uint32_t)number(w, ELSEWHERE_RESPONSES),
+        .requests = (uint32_t)w->n.elsewhere_requests, .responses = (uint32_t)w->n.elsewhere_responses,
     };
 }
 
@@ -532,7 +579,7 @@ static uint32_t find_apex(query *q, span name)
 static uint32_t find_zone(query *q)
 {
     uint32_t own = NONE;
-    for (unsigned at = first_label(q, number(q->w, APEX_DEPTH)); at <= q->labels; at++) {
+    for (unsigned at = first_label(q, q->w->n.apex_depth); at <= q->labels; at++) {
         uint32_t zone = find_apex(q, suffix(q, at));
         if (zone == NONE)
             continue;
@@ -590,12 +637,6 @@ static uint32_t find_outcome(query *q, uint32_t zone, uint32_t *node)
 
 /* ---- steering (fastpath.choose) ------------------------------------------------------------------------------------------- */
 
-/* An address as it is looked up: `offset` is the place of its first bit in the form that was asked with. */
-typedef struct {
-    unsigned family, offset;
-    uint8_t octets[16];
-} key;
-
 static key key_of(span address, bool resolver)
 {
     static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF}, nat64[12] = {0x00, 0x64, 0xFF, 0x9B};
@@ -651,7 +692,7 @@ static size_t unit_place(const query *q, const key *k)
     uint64_t h = 0;
     for (int i = 0; i < (k->family == 4 ? 3 : 6); i++)
         h = h << 8 | k->octets[i];
-    h ^= number(q->w, SALT);
+    h ^= q->w->n.salt;
     h = (h ^ h >> 33) * 0xFF51AFD7ED558CCDu;
     h = (h ^ h >> 33) * 0xC4CEB9FE1A85EC53u;
     return (size_t)((h ^ h >> 33) & (SPLIT_SLOTS - 1));
@@ -682,52 +723,112 @@ static size_t ranking_row(query *q, uint32_t column, uint32_t network)
     return (size_t)(fixed == NONE ? half(q, &q->w->ranking_of, (size_t)offset + network) : fixed) * RANKING;
 }
 
-/* Fill in what a slot's policy gives this client: records, or nothing (`without` is the tail that says so), or SERVFAIL. */
-static void steer(query *q, plan *said, uint32_t slot, uint32_t without)
+static void prefetch(const table *from, size_t at, size_t width)
 {
-    const world *w = q->w;
-    bool forwarded = q->subnet.size > 2 && q->subnet.at[2] != 0;
+    if (at < from->count)
+        __builtin_prefetch((const uint8_t *)from->at + at * width);
+}
+
+/* Whether the answer goes by the client subnet, and not by the address of who asks. */
+static bool forwarded(const query *q) { return q->subnet.size > 2 && q->subnet.at[2] != 0; }
+
+/* Steering takes five stages, so that a batch can wait for memory together: each asks for what the next one reads.
+ * First: the address that decides. */
+static void aim(query *q, uint32_t slot, uint32_t without)
+{
     uint8_t given[16] = {0};
     span address = q->client;
-    if (forwarded) {
+    if (forwarded(q)) {
         memcpy(given, q->subnet.at + 4, q->subnet.size - 4 < 16 ? q->subnet.size - 4 : 16);
         address = (span){given, q->subnet.at[1] == 1 ? 4 : 16};
     }
-    key k = key_of(address, !forwarded);
-    uint32_t atom = atom_of(q, k.family, k.octets);
-    if (!forwarded && atom < number(w, PUBLIC_ATOMS))
-        atom += (uint32_t)number(w, PUBLIC_ATOMS);
-    uint32_t policy = word(q, &w->slot, (size_t)slot * SLOT), ttl_family = word(q, &w->slot, (size_t)slot * SLOT + 1);
-    size_t row_of_cells = (size_t)word(q, &w->policy, (size_t)policy * POLICY + 2) * w->network.count;
-    uint32_t cell = word(q, &w->cells, row_of_cells + atom);
-    uint32_t first_rule = word(q, &w->policy, (size_t)policy * POLICY);
-    q->broken |= cell >> 8 >= word(q, &w->policy, (size_t)policy * POLICY + 1);
-    uint32_t providers = (uint32_t)number(w, PROVIDERS);
-    size_t rule = (size_t)(first_rule + (cell >> 8)) * (RULE + providers + 1);
-    said->network = word(q, &w->network, atom);
-    size_t ranking = ranking_row(q, word(q, &w->rule, rule + (ttl_family & 1)), said->network);
+    const table *policies = &q->w->policy;
+    size_t policy = (size_t)word(q, &q->w->slot, (size_t)slot * SLOT) * POLICY;
+    q->steered = true;
+    q->ttl_family = word(q, &q->w->slot, (size_t)slot * SLOT + 1);
+    q->without = without;
+    q->first_rule = word(q, policies, policy);
+    q->rules = word(q, policies, policy + 1);
+    q->cells = (size_t)word(q, policies, policy + 2) * q->w->network.count;
+    q->key = key_of(address, !forwarded(q));
+    prefetch(q->key.family == 4 ? &q->w->index4 : &q->w->index6, bits(q->key.octets, 0, 16), 4);
+}
+
+/* Second: the first step into the index. */
+static void descend(query *q)
+{
+    const table *index = q->key.family == 4 ? &q->w->index4 : &q->w->index6;
+    uint32_t entry = word(q, index, bits(q->key.octets, 0, 16));
+    if (entry & BIT31)
+        prefetch(index, (size_t)(entry & ~BIT31) + bits(q->key.octets, 16, q->key.family == 4 ? 8 : 16), 4);
+}
+
+/* Third: its atom. */
+static void locate(query *q)
+{
+    q->atom = atom_of(q, q->key.family, q->key.octets);
+    if (!forwarded(q) && q->atom < q->w->n.public_atoms)
+        q->atom += (uint32_t)q->w->n.public_atoms;
+    prefetch(&q->w->network, q->atom, 4);
+    prefetch(&q->w->cells, q->cells + q->atom, 4);
+}
+
+/* Fourth: the atom's rule and network. */
+static void meet(query *q)
+{
+    const world *w = q->w;
+    uint32_t cell = word(q, &w->cells, q->cells + q->atom);
+    q->broken |= cell >> 8 >= q->rules;
+    q->scope = cell & 0xFF;
+    q->network = word(q, &w->network, q->atom);
+    q->rule = (size_t)(q->first_rule + (cell >> 8)) * (RULE + w->n.providers + 1);
+    q->column = word(q, &w->rule, q->rule + (q->ttl_family & 1));
+    if (word(q, &w->column, (size_t)q->column * 2) == NONE)
+        prefetch(&w->ranking_of, (size_t)word(q, &w->column, (size_t)q->column * 2 + 1) + q->network, 2);
+}
+
+/* The scope of the answer, in bits of the address that was forwarded. */
+static unsigned scope_of(query *q, bool split)
+{
+    unsigned scope = q->scope, unit = q->key.family == 4 ? 24 : 48;
+    if (!forwarded(q))
+        return 0;
+    if (split && scope < unit)
+        scope = unit;
+    if (!q->key.offset)
+        return scope;
+    if (scope)
+        return q->key.offset + scope;
+    /* IPv4 as a whole, inside IPv6: the scope of the IPv6 space around it. */
+    uint8_t given[16] = {0};
+    memcpy(given, q->subnet.at + 4, q->subnet.size - 4 < 16 ? q->subnet.size - 4 : 16);
+    return word(q, &q->w->cells, q->cells + atom_of(q, 6, given)) & 0xFF;
+}
+
+/* Fifth: what the rule's ranking for the network gives: records, or nothing, or SERVFAIL. */
+static void steer(query *q, plan *said)
+{
+    const world *w = q->w;
+    uint32_t providers = (uint32_t)w->n.providers;
+    size_t ranking = ranking_row(q, q->column, q->network);
     unsigned down = half(q, &w->ranking, ranking), reason = half(q, &w->ranking, ranking + 1), target = providers;
     if (!down) {
-        target = pick(q, ranking, &k, &reason);
+        target = pick(q, ranking, &q->key, &reason);
         q->broken |= target >= providers;
-        size_t row = ((size_t)ttl_family * providers + target) * 3;
+        size_t row = ((size_t)q->ttl_family * providers + target) * 3;
         said->record_count = word(q, &w->record, row + 2);
         said->records = slice(q, &w->blob, word(q, &w->record, row), word(q, &w->record, row + 1));
     } else if (down == 1) {
-        said->tail = without;
-        q->broken |= without == NONE;
+        said->tail = q->without;
+        q->broken |= q->without == NONE;
     } else {
         said->tail = NONE;
         said->flags = QR;
         said->rcode = SERVFAIL;
     }
-    said->answered = word(q, &w->rule, rule + RULE + target) + reason;
-    unsigned scope = cell & 0xFF, unit = k.family == 4 ? 24 : 48;
-    if (half(q, &w->ranking, ranking + 3) && scope < unit)
-        scope = unit;
-    if (forwarded && k.offset)
-        scope = scope ? k.offset + scope : word(q, &w->cells, row_of_cells + atom_of(q, 6, given)) & 0xFF;
-    said->scope = forwarded ? scope : 0;
+    said->network = q->network;
+    said->answered = word(q, &w->rule, q->rule + RULE + target) + reason;
+    said->scope = scope_of(q, half(q, &w->ranking, ranking + 3) != 0);
 }
 
 /* ---- answering ------------------------------------------------------------------------------------------------------------ */
@@ -751,15 +852,17 @@ static bool look_up(query *q, uint32_t zone, plan *said)
     uint32_t outcome = find_outcome(q, zone, &node);
     if (outcome == NONE || q->broken)
         return false;
-    said->error = NO_ERROR;
-    said->requests = word(q, &q->w->zone, (size_t)zone * ZONE + 2);
-    said->responses = word(q, &q->w->zone, (size_t)zone * ZONE + 3);
+    *said = (plan){
+        .error = NO_ERROR, .answered = NONE, .network = NONE,
+        .requests = word(q, &q->w->zone, (size_t)zone * ZONE + 2),
+        .responses = word(q, &q->w->zone, (size_t)zone * ZONE + 3),
+    };
     if (outcome & BIT31) {
         uint32_t nothing = word(q, &q->w->node, (size_t)node * NODE + 7);
         use_tail(q, said, nothing);
         said->tail = NONE;
         said->owner = AT_QNAME;
-        steer(q, said, outcome & ~BIT31, nothing);
+        aim(q, outcome & ~BIT31, nothing);
         return true;
     }
     use_tail(q, said, outcome);
@@ -773,7 +876,23 @@ static bool look_up(query *q, uint32_t zone, plan *said)
     said->owner = of_tail(q, outcome, OWNER);
     if (said->owner != AT_QNAME)
         said->owner += (uint32_t)q->name_size - of_tail(q, outcome, LENGTH);
-    steer(q, said, slot, NONE);
+    aim(q, slot, NONE);
+    return true;
+}
+
+/* What is answered whatever the zone holds; false: look the question up. */
+static bool by_type(const query *q, plan *said)
+{
+    if (q->type < T_NXNAME || q->type > T_MAILA)
+        return false;
+    if (q->type == T_AXFR || q->type == T_IXFR)
+        *said = refusal(q->w, REFUSED, PROHIBITED);
+    else if (q->type == T_NXNAME)
+        *said = refusal(q->w, FORMERR, INVALID_QUERY_TYPE);
+    else if (q->type == T_MAILA || q->type == T_MAILB)
+        *said = refusal(q->w, NOTIMP, NOT_SUPPORTED);
+    else
+        return false;
     return true;
 }
 
@@ -784,19 +903,10 @@ static bool answer_question(query *q, plan *said)
         *said = chaos(q);
         return true;
     }
-    *said = refusal(q->w, REFUSED, NOT_AUTHORITATIVE);
-    if (q->klass != IN && q->klass != ANY_CLASS)
-        return true;
-    uint32_t zone = find_zone(q);
+    uint32_t zone = q->klass == IN || q->klass == ANY_CLASS ? find_zone(q) : NONE;
     if (zone == NONE)
-        return true;
-    if (q->type == T_AXFR || q->type == T_IXFR)
-        *said = refusal(q->w, REFUSED, PROHIBITED);
-    else if (q->type == T_NXNAME)
-        *said = refusal(q->w, FORMERR, INVALID_QUERY_TYPE);
-    else if (q->type == T_MAILA || q->type == T_MAILB)
-        *said = refusal(q->w, NOTIMP, NOT_SUPPORTED);
-    else if (!look_up(q, zone, said))
+        *said = refusal(q->w, REFUSED, NOT_AUTHORITATIVE);
+    else if (!by_type(q, said) && !look_up(q, zone, said))
         return false;
     if (q->klass == ANY_CLASS) /* RFC 1035 section 6.2: never authoritative */
         said->flags &= ~(unsigned)AA;
@@ -820,21 +930,29 @@ static void put_option(sink *out, unsigned code, span content)
     put(out, content);
 }
 
+/* How large the OPT record's options will be. */
+static size_t options_size(const query *q, const plan *said)
+{
+    return (q->nsid && q->w->nsid.count ? 4 + q->w->nsid.count : 0) + (q->subnet.size ? 4 + q->subnet.size : 0) +
+           (said->error == NO_ERROR ? 0 : 6) + (q->cookie.size ? 4 + FULL_COOKIE : 0) + (q->keepalive && q->tcp ? 6 : 0);
+}
+
 /* The OPT record; its options in the order of answer.reply_options. */
 static void put_opt(query *q, const plan *said, sink *out)
 {
-    put(out, (span){(const uint8_t[]){0, 0, T_OPT, UDP_PAYLOAD >> 8, UDP_PAYLOAD & 0xFF}, 5});
-    put8(out, (unsigned)said->rcode >> 4);
-    put8(out, 0);
-    put16(out, q->answer_ok ? DO << 8 : 0);
-    size_t length = out->size;
-    put16(out, 0);
+    put16(out, 0); /* the root, and the type's upper octet */
+    put8(out, T_OPT);
+    put16(out, UDP_PAYLOAD);
+    put16(out, ((unsigned)said->rcode >> 4) << 8);
+    put16(out, q->dnssec_ok ? DO << 8 : 0);
+    put16(out, (unsigned)options_size(q, said));
     if (q->nsid && q->w->nsid.count)
         put_option(out, NSID, whole(&q->w->nsid));
     if (q->subnet.size >= 4) {
         put16(out, SUBNET);
         put16(out, (unsigned)q->subnet.size);
-        put(out, (span){q->subnet.at, 3});
+        put16(out, q->subnet.at[1]);
+        put8(out, q->subnet.at[2]);
         put8(out, said->scope);
         put(out, (span){q->subnet.at + 4, q->subnet.size - 4});
     }
@@ -844,7 +962,6 @@ static void put_opt(query *q, const plan *said, sink *out)
         put_cookie(q, out);
     if (q->keepalive && q->tcp)
         put_option(out, KEEPALIVE, (span){(const uint8_t[]){0, 100}, 2});
-    add16(out, length, (unsigned)(out->size - length - 2));
 }
 
 /* A prebuilt tail's first `size` octets, its pointers moved to fit the question's name. */
@@ -907,29 +1024,26 @@ static size_t reply_limit(const query *q)
 /* The whole message into `out`. */
 static void put_reply(query *q, const plan *said, sink *out)
 {
-    uint8_t opt_octets[OPT_MAX];
-    sink opt = {opt_octets, 0, sizeof opt_octets, false};
-    if (q->edns)
-        put_opt(q, said, &opt);
     span question = {q->packet.at + HEADER, q->packet.at[2] & OPCODE ? 0 : q->end - HEADER};
     size_t tail = said->tail == NONE ? 0 : of_tail(q, said->tail, OCTETS);
     uint32_t an_ns = said->tail == NONE ? 0 : of_tail(q, said->tail, AN_NS);
     unsigned answers = (an_ns & 0xFFFF) + said->record_count + said->chaos, authorities = an_ns >> 16;
     unsigned additionals = said->tail == NONE ? 0 : of_tail(q, said->tail, AR), flags = said->flags;
     size_t size = tail + said->records.size + (said->chaos ? 13 + said->text.size : 0);
-    size_t used = HEADER + question.size + opt.size, limit = reply_limit(q);
+    size_t used = HEADER + question.size + (q->edns ? 11 + options_size(q, said) : 0), limit = reply_limit(q);
     size_t kept = fit(q, said, size, limit > used ? limit - used : 0, &additionals);
     if (size && !kept) {
         flags |= TC;
         answers = authorities = additionals = 0;
     }
-    put(out, (span){q->packet.at, 2});
-    put8(out, flags | (q->packet.at[2] & (OPCODE | RD)));
-    put8(out, (unsigned)said->rcode & 0x0F);
-    put16(out, question.size != 0);
-    put16(out, answers);
-    put16(out, authorities);
-    put16(out, additionals + q->edns);
+    additionals += q->edns;
+    flags |= q->packet.at[2] & (OPCODE | RD);
+    const uint8_t header[HEADER] = {
+        q->packet.at[0], q->packet.at[1], (uint8_t)flags, (uint8_t)said->rcode & 0x0F, 0, question.size != 0,
+        (uint8_t)(answers >> 8), (uint8_t)answers, (uint8_t)(authorities >> 8), (uint8_t)authorities,
+        (uint8_t)(additionals >> 8), (uint8_t)additionals,
+    };
+    put(out, (span){header, HEADER});
     put(out, question);
     if (kept && said->tail != NONE)
         put_tail(q, said->tail, kept < tail ? kept : tail, out);
@@ -938,8 +1052,8 @@ static void put_reply(query *q, const plan *said, sink *out)
         if (said->chaos)
             put_chaos(said, out);
     }
-    put(out, (span){opt.at, opt.size});
-    out->full |= opt.full;
+    if (q->edns)
+        put_opt(q, said, out);
 }
 
 /* What a reply counts: cells of `counters`, and a network or NONE. */
@@ -949,8 +1063,8 @@ typedef struct {
 
 static void count(query *q, const plan *said, counts *made)
 {
-    size_t place = q->type < q->w->type_place.count ? byte(q, &q->w->type_place, q->type) : number(q->w, OTHER);
-    place += (q->tcp ? number(q->w, TCP) : 0) + (q->client.size == 16 ? number(q->w, V6) : 0);
+    size_t place = q->type < q->w->type_place.count ? byte(q, &q->w->type_place, q->type) : q->w->n.other;
+    place += (q->tcp ? q->w->n.tcp : 0) + (q->client.size == 16 ? q->w->n.v6 : 0);
     made->cell[0] = said->requests + (uint32_t)place;
     made->cell[1] = said->responses + (uint32_t)said->rcode;
     made->cell[2] = said->answered;
@@ -961,25 +1075,31 @@ static void count(query *q, const plan *said, counts *made)
     q->broken |= q->w->networks.count && made->network != NONE && made->network >= q->w->networks.count;
 }
 
-/* The size of the reply in `out`, SILENCE, or HAND_BACK; nothing is counted then. */
-static long answer(const world *w, span packet, span client, bool tcp, double now, sink *out, counts *made)
+/* Read a packet and plan what to say, up to where steering begins. PLANNED, SILENCE or HAND_BACK. */
+static int begin(query *q, plan *said, const world *w, span packet, span client, bool tcp, double now)
 {
-    query q = {.w = w, .packet = packet, .client = client, .tcp = tcp, .now = now};
-    plan said;
-    made->cells = 0;
-    made->network = NONE;
+    memset(q, 0, offsetof(query, label));
+    q->w = w, q->packet = packet, q->client = client, q->tcp = tcp, q->now = now;
     if (packet.size < HEADER || packet.at[2] & QR)
         return SILENCE;
     if (client.size != 4 && client.size != 16)
         return HAND_BACK;
-    int rcode = read_packet(&q);
+    int rcode = read_packet(q);
     if (rcode != LOOK_UP)
-        said = reject(&q, rcode);
-    else if (!answer_question(&q, &said))
+        *said = reject(q, rcode);
+    else if (!answer_question(q, said))
         return HAND_BACK;
-    put_reply(&q, &said, out);
-    count(&q, &said, made);
-    return q.broken || out->full ? HAND_BACK : (long)out->size;
+    return PLANNED;
+}
+
+/* The size of the reply in `out`, or HAND_BACK, where nothing is to be counted. */
+static long finish(query *q, plan *said, sink *out, counts *made)
+{
+    if (q->steered)
+        steer(q, said);
+    put_reply(q, said, out);
+    count(q, said, made);
+    return q->broken || out->full ? HAND_BACK : (long)out->size;
 }
 
 /* ---- response rate limiting (limit.py) ------------------------------------------------------------------------------------ */
@@ -1025,7 +1145,7 @@ static size_t question_end(span reply)
 {
     cursor c = {reply, HEADER, reply.size < HEADER};
     unsigned length;
-    while ((length = take(&c, 1)) != 0)
+    while ((length = take8(&c)) != 0)
         pass(&c, length);
     pass(&c, 4);
     return c.cut ? 0 : c.at;
@@ -1139,12 +1259,13 @@ static bool hold_sections(Native *self, PyObject *sections)
             ((table *)((char *)&self->w + s->place))->count = 0;
     }
     const world *w = &self->w;
-    if (!power_of_two(w->hash.count) || !power_of_two(w->apex_hash.count) || w->number.count != NUMBERS ||
-        w->cookies.count < COOKIE_SECRET || w->nsid.count > OPT_MAX / 2 || w->node_text.count > 255 ||
+    if (!power_of_two(w->hash.count) || !power_of_two(w->apex_hash.count) || w->number.count != sizeof(numbers) / 8 ||
+        w->cookies.count < COOKIE_SECRET || w->nsid.count > NSID_MAX || w->node_text.count > 255 ||
         w->version_text.count > 255 || w->network.count < 2 || w->counters.count >= BIT31 || w->networks.count >= BIT31) {
         PyErr_SetString(PyExc_ValueError, "sections of a form that this engine does not read");
         return false;
     }
+    memcpy(&self->w.n, w->number.at, sizeof(numbers));
     return true;
 }
 
@@ -1206,15 +1327,25 @@ static PyObject *native_reply(PyObject *self, PyObject *args)
     const world *w = &((Native *)self)->w;
     uint8_t octets[LARGEST];
     sink out = {octets, 0, sizeof octets, false};
-    counts made;
+    counts made = {.cells = 0, .network = NONE};
     span asked = {packet.buf, (size_t)packet.len}, from = {client.buf, (size_t)client.len};
-    long size = answer(w, asked, from, strcmp(transport, "tcp") == 0, now, &out, &made);
+    query q;
+    plan said;
+    long size = begin(&q, &said, w, asked, from, strcmp(transport, "tcp") == 0, now);
+    if (size == PLANNED && q.steered) {
+        locate(&q);
+        meet(&q);
+    }
+    bool silent = size == SILENCE;
+    if (size == PLANNED)
+        size = finish(&q, &said, &out, &made);
     PyBuffer_Release(&packet);
     PyBuffer_Release(&client);
     if (size == HAND_BACK)
         Py_RETURN_NONE;
     uint32_t marks[4];
-    apply(w, marks, mark(w, &made, marks));
+    if (!silent)
+        apply(w, marks, mark(w, &made, marks));
     return PyBytes_FromStringAndSize((const char *)octets, size);
 }
 
@@ -1303,8 +1434,8 @@ static PyType_Spec limiter_spec = {"edgedns.engine._fastpath.Limiter", sizeof(Li
 #include <time.h>
 
 enum {
-    BATCH = 64, LOOK_EVERY = 100 /* ms */, HANDED_MAX = 16 /* of a batch; more than that are not answered */,
-    RECEIVE_STRIDE = LARGEST + 1 + 320, REPLY_ROOM = 2112, CONTROL_ROOM = 64, /* strides that spread over the cache's sets */
+    BATCH = 64, GROUP = 16 /* that wait for memory together */, LOOK_EVERY = 100 /* ms */, HANDED_MAX = 16 /* of a batch; more than that are not answered */,
+    RECEIVE_ROOM = 4096, RECEIVE_STRIDE = RECEIVE_ROOM + 64 /* what is longer is read as if it ended there */, REPLY_ROOM = 2112, CONTROL_ROOM = 64,
     MARKS = 8192,
 };
 /* edgedns/metrics.py: the fixed cells. */
@@ -1326,6 +1457,8 @@ typedef struct {
     uint8_t reply[BATCH][REPLY_ROOM];
     int ready, taken; /* replies in `out`; messages of `in` whose headers must be set anew */
     int handed[HANDED_MAX], handed_count;
+    query asked[GROUP];
+    plan said[GROUP];
     uint32_t marks[MARKS];
     size_t marked;
     uint64_t fixed[FIXED];
@@ -1426,30 +1559,55 @@ static void send_ready(loop *l)
     l->ready = 0;
 }
 
-static void answer_one(loop *l, int i)
+/* Leave message `i` to Python, or to nobody where there are too many. */
+static void hand_over(loop *l, int i)
+{
+    l->fixed[HANDED_BACK]++;
+    if (l->handed_count < HANDED_MAX) {
+        l->handed[l->handed_count++] = i;
+    } else {
+        l->fixed[SHED]++;
+        l->fixed[SILENT]++;
+    }
+}
+
+static void answer_one(loop *l, int i, int state, query *q, plan *said)
 {
     uint8_t *octets = l->reply[l->ready];
     sink out = {octets, 0, REPLY_ROOM, false};
-    counts made;
-    long size = HAND_BACK;
-    if (l->native)
-        size = answer(&l->native->w, (span){l->in_part[i].iov_base, l->in[i].msg_len}, client_of(l, i), false, l->now, &out, &made);
+    counts made = {.cells = 0, .network = NONE};
+    long size = state == PLANNED ? finish(q, said, &out, &made) : state;
     if (size == HAND_BACK) {
-        l->fixed[HANDED_BACK]++;
-        if (l->handed_count < HANDED_MAX) {
-            l->handed[l->handed_count++] = i;
-        } else {
-            l->fixed[SHED]++;
-            l->fixed[SILENT]++;
-        }
+        hand_over(l, i);
         return;
     }
-    l->marked += size == SILENCE ? 0 : mark(&l->native->w, &made, l->marks + l->marked);
-    size = size == SILENCE ? 0 : (long)limited(l, i, octets, (size_t)size);
+    if (size != SILENCE) {
+        l->marked += mark(q->w, &made, l->marks + l->marked);
+        size = (long)limited(l, i, octets, (size_t)size);
+    }
     if (size)
         make_ready(l, i, octets, (size_t)size);
     else
         l->fixed[SILENT]++;
+}
+
+/* Answer messages first..last-1: at most GROUP of them, stage by stage. */
+static void answer_group(loop *l, int first, int last)
+{
+    int state[GROUP], count = last - first;
+    for (int i = 0; i < count; i++) {
+        span packet = {l->in_part[first + i].iov_base, l->in[first + i].msg_len};
+        state[i] = HAND_BACK;
+        if (l->native)
+            state[i] = begin(&l->asked[i], &l->said[i], &l->native->w, packet, client_of(l, first + i), false, l->now);
+    }
+    static void (*const stages[])(query *) = {descend, locate, meet};
+    for (size_t stage = 0; stage < sizeof stages / sizeof stages[0]; stage++)
+        for (int i = 0; i < count; i++)
+            if (state[i] == PLANNED && l->asked[i].steered)
+                stages[stage](&l->asked[i]);
+    for (int i = 0; i < count; i++)
+        answer_one(l, first + i, state[i], &l->asked[i], &l->said[i]);
 }
 
 /* Receive and answer until something needs Python: counts to be kept, packets handed back, a look at what is published. */
@@ -1457,14 +1615,13 @@ static void run(loop *l)
 {
     while (!l->stop && !l->error && !l->handed_count && l->marked + 4 * BATCH <= MARKS) {
         int count = receive_batch(l);
-        for (int i = 0; i < count; i++) {
-            if (!l->in[i].msg_hdr.msg_namelen) { /* from nobody: the socket was shut down, and its queue is empty */
-                l->stop = true;
-                break;
-            }
-            l->fixed[RECEIVED]++;
-            answer_one(l, i);
+        if (count && !l->in[count - 1].msg_hdr.msg_namelen) { /* from nobody: the socket was shut down, and its queue is empty */
+            l->stop = true;
+            count--;
         }
+        l->fixed[RECEIVED] += (uint64_t)count;
+        for (int first = 0; first < count; first += GROUP)
+            answer_group(l, first, first + GROUP < count ? first + GROUP : count);
         send_ready(l);
         if (milliseconds() >= l->look_at)
             return;
@@ -1548,7 +1705,7 @@ static loop *make_loop(int fd, bool wildcard)
     }
     l->fd = fd, l->wildcard = wildcard, l->received = received, l->taken = BATCH;
     for (int i = 0; i < BATCH; i++) {
-        l->in_part[i] = (struct iovec){received + (size_t)i * RECEIVE_STRIDE, LARGEST};
+        l->in_part[i] = (struct iovec){received + (size_t)i * RECEIVE_STRIDE, RECEIVE_ROOM};
         l->in[i].msg_hdr = (struct msghdr){
             .msg_name = &l->peer[i], .msg_iov = &l->in_part[i], .msg_iovlen = 1,
             .msg_control = wildcard ? l->control[i] : NULL,
@@ -1624,7 +1781,9 @@ static int add_type(PyObject *module, PyType_Spec *spec, const char *name)
 static int execute(PyObject *module)
 {
     make_crc();
-    return add_type(module, &native_spec, "Native") < 0 || add_type(module, &limiter_spec, "Limiter") < 0 ? -1 : 0;
+    bool failed = PyModule_AddIntConstant(module, "FORM", FORM) < 0;
+    failed = failed || add_type(module, &native_spec, "Native") < 0 || add_type(module, &limiter_spec, "Limiter") < 0;
+    return failed ? -1 : 0;
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};

@@ -2,6 +2,8 @@ from collections.abc import Callable
 
 from typing_extensions import Buffer
 
+FORM: int
+
 class Native:
     """One View, one worker's counters and its secrets, to answer from; ValueError for sections of another form."""
 

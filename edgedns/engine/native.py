@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
     from edgedns.engine._fastpath import Limiter, Native
 
+FORM = 1  # of the sections and signatures that this module and the C code agree on
 try:
     from edgedns.engine import _fastpath
 except ImportError:  # there was no compiler: plain Python answers
     AVAILABLE = False
 else:
-    AVAILABLE = True
+    AVAILABLE = getattr(_fastpath, "FORM", 0) == FORM  # else it was built from older sources
 LOOPS = AVAILABLE and hasattr(_fastpath, "serve")  # only Linux has recvmmsg
 
 ATOMS = ("index4", "index6", "network")
