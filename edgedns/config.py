@@ -13,8 +13,9 @@ from typing import NamedTuple
 from edgedns.errors import EdgednsError
 
 MAX_WORKERS = 64
+MAX_IDENTITY = 63
 TOKEN_VARIABLE = "EDGEDNS_TOKEN"
-OPTIONS = ("rules", "listen", "admin", "asn", "demand", "state", "workers", "token-file")
+OPTIONS = ("rules", "listen", "admin", "asn", "demand", "identity", "state", "workers", "token-file")
 
 
 class SettingsError(EdgednsError):
@@ -82,13 +83,17 @@ def default_workers() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `edgedns serve` runs with. Without a token the admin side is on loopback only, or off (None)."""
+    """What `edgedns serve` runs with. Without a token the admin side is on loopback only, or off (None).
+
+    `identity` is what NSID and CHAOS queries are told; empty for nothing.
+    """
 
     rules: Path | None = None
     listen: tuple[Address, ...] = DEFAULT_LISTEN
     admin: Address | None = DEFAULT_ADMIN
     asn: Path | None = None
     demand: Path | None = None
+    identity: str = field(default_factory=socket.gethostname)
     state: Path = field(default_factory=lambda: default_state(os.environ, os.geteuid() == 0))
     workers: int = field(default_factory=default_workers)
     token: str = field(default="", repr=False)
@@ -140,6 +145,7 @@ def _settings(given: Mapping[str, Value], environ: Mapping[str, str]) -> Setting
         admin=None if admin == "off" else parse_address(admin) if admin else DEFAULT_ADMIN,
         asn=_path(given, "asn"),
         demand=_path(given, "demand"),
+        identity=_identity(_one(given, "identity")),
         state=_path(given, "state") or Path("."),
         workers=_count(workers) if workers else default_workers(),
         token=read_token(Path(token_file)) if token_file else _checked_token(environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE),
@@ -156,6 +162,13 @@ def _one(given: Mapping[str, Value], name: str) -> str:
 def _path(given: Mapping[str, Value], name: str) -> Path | None:
     value = _one(given, name)
     return Path(value).absolute() if value else None
+
+
+def _identity(text: str) -> str:
+    """What the node is called by those who ask over DNS (RFC 4892, 5001): empty where it is to stay unnamed."""
+    if len(text) > MAX_IDENTITY or not all("!" <= char <= "~" for char in text):
+        raise SettingsError(f"--identity takes one word of at most {MAX_IDENTITY} printable ASCII characters, or off")
+    return "" if text == "off" else text or socket.gethostname()
 
 
 def _count(text: str) -> int:

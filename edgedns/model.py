@@ -224,6 +224,7 @@ class ZoneRules:
     records: tuple[Record, ...]
     static: tuple[StaticText, ...]
     transfer_allow: tuple[Prefix, ...] = ()
+    explain_allow: tuple[Prefix, ...] = ()
     tests: tuple[InlineTest, ...] = ()
     where: Where = NOWHERE
     ns_where: tuple[Where, ...] = ()

@@ -22,6 +22,7 @@ from edgedns.serve.workers import Workers
 @click.option("--listen", multiple=True, metavar="ADDR:PORT", help="UDP and TCP, several times if need be. [127.0.0.1:5300]")
 @click.option("--admin", metavar="ADDR:PORT", help="Metrics, samples, explain, page; 'off' for none. [127.0.0.1:8053]")
 @click.option("--asn", type=click.Path(path_type=Path), metavar="FILE", help="A pyasn .dat, MMDB or iptoasn TSV. [embedded]")
+@click.option("--identity", metavar="NAME", help="What NSID and CHAOS queries are told; 'off' for nothing. [host name]")
 @click.option("--demand", type=click.Path(path_type=Path), metavar="FILE", help="Demand by network, for caps. [as counted]")
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="Where snapshots and measurements are kept.")
 @click.option("--workers", type=int, metavar="N", help="Processes that answer. [one a CPU]")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -67,7 +66,7 @@ class Server:
 
     async def _start(self, early: bool) -> None:
         self.watches = {name: Watch(path) for name, path in (("rules", self.paths.rules), ("asn", self.paths.asn)) if path}
-        self.control = Control(self.paths, socket.gethostname(), self.say)
+        self.control = Control(self.paths, self.settings.identity, self.say)
         await self.turns.call(self.control.start, time.time())
         if not early:
             await asyncio.to_thread(self.workers.start)

@@ -22,6 +22,7 @@ from edgedns.dns.edns import (
 )
 from edgedns.dns.message import RR, Malformed, Query, Response, encode, parse
 from edgedns.engine import lookup
+from edgedns.engine.explain_name import asked_about, told
 from edgedns.engine.identity import chaos
 from edgedns.engine.resolve import negative, walk
 from edgedns.engine.snapshot import NONE, UNIT_BITS, Ranking, Rule, Slot, Snapshot, View, Zone
@@ -75,6 +76,9 @@ def answer(snapshot: Snapshot, query: Query, client: bytes, now: float) -> tuple
     refusal = _by_form(view, query, zone)
     if refusal is not None or zone is None:
         return Answer(refusal or Response(types.REFUSED), 0), Choice(serial=view.serial)
+    subject = asked_about(zone, query, client) if zone.explain else None
+    if subject is not None:
+        return _explained(view, zone, query, subject, client)
     found = walk(lambda name: view.base.find(zone.number, name), zone.apex, query.folded, query.qtype)
     if found.slot is None:
         return Answer(found.response, 0, zone), Choice(zone.name, query.folded, serial=view.serial)
@@ -91,6 +95,25 @@ def answer(snapshot: Snapshot, query: Query, client: bytes, now: float) -> tuple
     # RFC 7871 section 7.2.1: with SOURCE PREFIX-LENGTH 0 the answer's SCOPE PREFIX-LENGTH must be 0 too.
     scope = 0 if subnet is None or subnet.source == 0 else steered.scope
     return Answer(response, scope, zone, steered), _choice(view, zone, slot, subnet, client, steered)
+
+
+def _explained(view: View, zone: Zone, query: Query, subject: bytes, client: bytes) -> tuple[Answer, Choice]:
+    """TXT of NAME._explain.ZONE: what was decided for `subject`, for each family that is steered."""
+    subnet = query.edns.subnet if query.edns else None
+    choices, scope = [], 0
+    for rtype in (types.A, types.AAAA):
+        found = walk(lambda name: view.base.find(zone.number, name), zone.apex, subject, rtype)
+        if found.slot is not None:
+            slot = view.base.slot_at(found.slot)
+            steered = steer(view, slot, subnet, client)
+            choice = _choice(view, zone, slot, subnet, client, steered)
+            choices.append((types.type_name(rtype), choice, steered.scope))
+            scope = max(scope, steered.scope if subnet is not None and subnet.source else 0)
+    made = told(query.folded, choices)._replace(apex=zone.apex)
+    if not choices:
+        soa = negative(lambda name: view.base.find(zone.number, name), zone.apex)
+        made = made._replace(rcode=types.NXDOMAIN, authority=soa)
+    return Answer(made, scope, zone), Choice(zone.name, query.folded, serial=view.serial)
 
 
 def _by_form(view: View, query: Query, zone: Zone | None) -> Response | None:

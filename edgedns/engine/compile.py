@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from edgedns.dns import name as names
 from edgedns.dns import types
-from edgedns.dns.zone import Zone
+from edgedns.dns.zone import Node, Zone
 from edgedns.engine import flat
 from edgedns.engine.cells import Space, policy_cells
 from edgedns.engine.names import NameBuilder, add_zones
-from edgedns.engine.snapshot import Files, Snapshot
+from edgedns.engine.snapshot import EXPLAIN, Files, Snapshot
 from edgedns.engine.tally import ANSWERS, NO_PROVIDER, REQUESTS, RESPONSES
 from edgedns.model import (
     NOWHERE,
@@ -125,7 +125,10 @@ class _Draft:
             for family, rtype in ((0, types.A), (1, types.AAAA)):
                 dynamic[record.name, rtype] = len(self.slots)
                 self.slots.append((policy, _number(self.ttls, record.ttl) << 1 | family, record.name))
-        return Zone.build(source.rules.apex, source.static, dynamic)
+        zone = Zone.build(source.rules.apex, source.static, dynamic)
+        # What is below this name the reference path answers: see names.NameBuilder and explain_name.
+        node = Node(EXPLAIN + zone.apex, {}, {})
+        return replace(zone, nodes={node.name: node, **zone.nodes}) if source.rules.explain_allow else zone
 
     def _policy_of(self, record: Record, zone: ZoneRules) -> Policy:
         """A record's policy: an operator's pin of its name is a rule before its own."""
@@ -160,6 +163,7 @@ def _zone_meta(rules: ZoneRules, zone: Zone, cells: Cells) -> dict[str, object]:
         "apex": rules.apex.hex(),
         "requests": cells("requests", (rules.name,), REQUESTS),
         "responses": cells("responses", (rules.name,), RESPONSES),
+        "explain": [[prefix.address.hex(), prefix.length] for prefix in rules.explain_allow],
     }
 
 

@@ -17,7 +17,7 @@ from edgedns.dns.name import is_subdomain
 from edgedns.dns.zone import Kind, Node, Zone, lookup
 from edgedns.engine.flat import Buffer
 from edgedns.engine.resolve import CHAIN_LIMIT, Walk, follow, walk
-from edgedns.engine.snapshot import NODE, NONE, STEERED, TAIL, WILDCARD
+from edgedns.engine.snapshot import EXPLAIN, NODE, NONE, STEERED, TAIL, WILDCARD
 
 TAIL_MAX = 60_000
 PROBE_TYPES = (65280, 65281, 65282)
@@ -162,6 +162,8 @@ class _ZoneTails:
         self._missing: int | None = None
 
     def outcomes_of(self, name: bytes, node: Node) -> Outcomes:
+        if name == EXPLAIN + self.zone.apex:
+            return Outcomes((), NONE, NONE)
         by_type = tuple((rtype, self.outcome(name, rtype)) for rtype in sorted(self._types(name)))
         unused = next(rtype for rtype in PROBE_TYPES if rtype not in dict(by_type))
         return Outcomes(by_type, self._default(name, unused), self._child(name, unused))

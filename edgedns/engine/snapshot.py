@@ -24,6 +24,7 @@ STEERED = 0x80000000
 SPLIT_SLOTS = 4096
 UNIT_BITS = {4: 24, 6: 48}
 WILDCARD = 0x80000000
+EXPLAIN = b"\x08_explain"
 NODE, RRSET, TAIL, SLOT, RANKING = 8, 4, 13, 4, 12
 MASK64 = 0xFFFFFFFFFFFFFFFF
 NO_REASONS: Mapping[int, int] = {}
@@ -41,7 +42,10 @@ def unit_slot(salt: int, unit: int) -> int:
 
 
 class Zone(NamedTuple):
-    """One zone as published; `requests` and `responses` are bases in the counter cells, `depth` its longest name's labels."""
+    """One zone as published; `requests` and `responses` are bases in the counter cells, `depth` its longest name's labels.
+
+    `explain`: the prefixes, as (packed address, length), that may ask for decisions (engine.explain_name).
+    """
 
     name: str
     apex: bytes
@@ -49,6 +53,7 @@ class Zone(NamedTuple):
     requests: int
     responses: int
     depth: int
+    explain: tuple[tuple[bytes, int], ...] = ()
 
 
 class Rule(NamedTuple):
@@ -111,6 +116,10 @@ class Files:
     overlays: tuple[Sections, ...]
 
 
+def _prefixes(pairs: list[tuple[str, int]]) -> tuple[tuple[bytes, int], ...]:
+    return tuple((bytes.fromhex(address), length) for address, length in pairs)
+
+
 class Base:
     """Names, zones and policies of one base file: everything but the rankings."""
 
@@ -136,7 +145,7 @@ class Base:
             (tuple(map(bytes.fromhex, v4)), tuple(map(bytes.fromhex, v6))) for v4, v6 in self.meta["addresses"]
         )
         self.zones = tuple(
-            Zone(z["name"], bytes.fromhex(z["apex"]), i, z["requests"], z["responses"], z["depth"])
+            Zone(z["name"], bytes.fromhex(z["apex"]), i, z["requests"], z["responses"], z["depth"], _prefixes(z["explain"]))
             for i, z in enumerate(self.meta["zones"])
         )
         self.apexes = {zone.apex: zone for zone in self.zones}

@@ -174,6 +174,12 @@ TRANSFER = Shape(
     (Key("allow", Many("prefixes", PREFIX), "addresses and prefixes", True),),
 )
 
+EXPLAIN = Shape(
+    "explain",
+    "Who may ask for TXT of NAME._explain.ZONE, the decision behind an answer; nobody by default.",
+    (Key("allow", Many("prefixes", PREFIX), "addresses and prefixes", True),),
+)
+
 STATIC_FILE = Shape("static_file", "A zone file.", (Key("file", LINE, "its path, relative to the rules directory", True),))
 STATIC = Many("zone-file lines", Either(Text(), STATIC_FILE), unique=False)
 
@@ -203,6 +209,7 @@ _ZONE_KEYS = (
     Key("soa", SOA, "the SOA record, unless static has it"),
     Key("ns", Many("name servers", DOMAIN), "the zone's name servers, unless static has them"),
     Key("transfer", TRANSFER, "who may transfer the zone"),
+    Key("explain", EXPLAIN, "who may ask for decisions over DNS"),
     Key("records", Each("records", DOMAIN, RECORD), "the steered names"),
     Key("static", STATIC, "plain records in zone-file syntax"),
     Key("tests", Items("tests", TEST), "tests of the rules"),

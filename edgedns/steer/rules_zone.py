@@ -94,7 +94,8 @@ def read_zone(fields: Fields, stem: str, scope: Scope, defaults: tuple[int, AllD
         ttl=defaults[0],
         records=tuple(records.values()),
         static=tuple(_static(spot) for spot in fields.get("static", ())),
-        transfer_allow=_transfer(fields.get("transfer")),
+        transfer_allow=_allowed(fields.get("transfer")),
+        explain_allow=_allowed(fields.get("explain")),
         tests=tuple(_test(spot.value, name, scope) for spot in fields.get("tests", ())),
         where=fields.at("zone"),
         ns_where=tuple(spot.where for spot in fields.get("ns", ())),
@@ -131,7 +132,7 @@ def _soa(fields: Fields | None, zone: str, scope: Scope) -> Soa | None:
     return Soa(host(fields.get("mname", "@"), zone), host(fields.get("rname", "@"), zone), **numbers, where=fields.where)
 
 
-def _transfer(fields: Fields | None) -> tuple[Prefix, ...]:
+def _allowed(fields: Fields | None) -> tuple[Prefix, ...]:
     return tuple(spot.value for spot in fields.get("allow", ())) if fields else ()
 
 
