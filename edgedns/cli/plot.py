@@ -41,7 +41,7 @@ def draw(curves: Curves, result: Score, path: Path) -> None:
     figure.suptitle(f"{result.rows:,} answers: {result.gap_captured:.1%} of the gap to the oracle captured", fontsize=11)
     try:
         with rc_context({"svg.hashsalt": "edgedns"}):
-            figure.savefig(path, dpi=110)
+            figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
     except (OSError, ValueError) as error:
         raise SourceError(f"the plot can't be written to {path}: {error}") from error
 
