@@ -15,7 +15,7 @@ from edgedns.errors import EdgednsError
 MAX_WORKERS = 64
 MAX_IDENTITY = 63
 TOKEN_VARIABLE = "EDGEDNS_TOKEN"
-OPTIONS = ("rules", "listen", "admin", "asn", "demand", "identity", "state", "workers", "token-file")
+OPTIONS = ("rules", "listen", "admin", "asn", "demand", "identity", "state", "workers", "rate-limit", "token-file")
 
 
 class SettingsError(EdgednsError):
@@ -96,6 +96,7 @@ class Settings:
     identity: str = field(default_factory=socket.gethostname)
     state: Path = field(default_factory=lambda: default_state(os.environ, os.geteuid() == 0))
     workers: int = field(default_factory=default_workers)
+    rate_limit: str = "0"  # as engine.limit reads it
     token: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
@@ -148,6 +149,7 @@ def _settings(given: Mapping[str, Value], environ: Mapping[str, str]) -> Setting
         identity=_identity(_one(given, "identity")),
         state=_path(given, "state") or Path("."),
         workers=_count(workers) if workers else default_workers(),
+        rate_limit=_one(given, "rate-limit") or "0",
         token=read_token(Path(token_file)) if token_file else _checked_token(environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE),
     )
 

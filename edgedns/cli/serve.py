@@ -11,6 +11,7 @@ import click
 
 from edgedns import config
 from edgedns.config import Settings
+from edgedns.engine.limit import parse_terms
 from edgedns.errors import EdgednsError
 from edgedns.publish import read_root
 from edgedns.serve.current import Mapped, engine_name
@@ -26,6 +27,7 @@ from edgedns.serve.workers import Workers
 @click.option("--demand", type=click.Path(path_type=Path), metavar="FILE", help="Demand by network, for caps. [as counted]")
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="Where snapshots and measurements are kept.")
 @click.option("--workers", type=int, metavar="N", help="Processes that answer. [one a CPU]")
+@click.option("--rate-limit", metavar="RATE[,...]", help="Replies a second to one prefix with one outcome. [0: no limit]")
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="Has the admin token; else EDGEDNS_TOKEN.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="YAML, keys named as these.")
 def serve(config_file: Path | None, **options: object) -> None:
@@ -42,7 +44,8 @@ def serve(config_file: Path | None, **options: object) -> None:
 def _serve(settings: Settings, rules: Path) -> None:
     """What was published before is answered from while the inputs, and what reads them, are still being loaded."""
     engine_name()
-    workers = Workers(settings.listen, settings.workers, settings.state, log=say)
+    extra = [f"--rate-limit={settings.rate_limit}"] if _limits(settings.rate_limit) else []
+    workers = Workers(settings.listen, settings.workers, settings.state, extra=extra, log=say)
     workers.take_lock()
     try:
         if early := _can_answer(settings.state / "published"):
@@ -55,6 +58,14 @@ def _serve(settings: Settings, rules: Path) -> None:
         workers.retreat()
         raise
     asyncio.run(server.run(early))
+
+
+def _limits(text: str) -> bool:
+    """Whether replies are limited at all; SettingsError where nobody could tell."""
+    try:
+        return parse_terms(text).rate > 0
+    except ValueError as error:
+        raise config.SettingsError(f"--rate-limit {text}: {error}") from None
 
 
 def say(line: str) -> None:

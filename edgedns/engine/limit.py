@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 PLACES = 1 << 16
 WINDOW = 5.0
+MOST = 1_000_000
 COOKIE_OPTION = b"\x00\x0a\x00\x18"
 PLAIN_COUNTS = b"\0\1\0\0\0\0\0\0"
 TC = 0x02
@@ -39,6 +40,29 @@ class Terms:
     slip: int = 2
     dry_run: bool = False
     exempt: tuple[IPv4Network | IPv6Network, ...] = ()
+
+
+def parse_terms(text: str) -> Terms:
+    """Terms as an operator writes them: `RATE[,slip=N][,dry-run][,exempt=PREFIX ...]`. ValueError says what is wrong."""
+    rate, *words = text.split(",")
+    terms = Terms(rate=_whole(rate, "replies a second"))
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == "slip":
+            terms = replace(terms, slip=_whole(value, "slip"))
+        elif word == "dry-run":
+            terms = replace(terms, dry_run=True)
+        elif name == "exempt":
+            terms = replace(terms, exempt=(*terms.exempt, ip_network(value)))
+        else:
+            raise ValueError(f"'{word}' is none of slip=N, dry-run and exempt=PREFIX")
+    return terms
+
+
+def _whole(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < MOST):
+        raise ValueError(f"'{text}' is no whole number ({what})")
+    return int(text)
 
 
 @dataclass(slots=True)

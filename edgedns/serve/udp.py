@@ -10,11 +10,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgedns.engine import native
-from edgedns.metrics import TRUNCATED, UDP_RAISED, UDP_RECEIVED, UDP_REPLIED, UDP_SILENT, UDP_UNSENT
+from edgedns.engine.limit import State, Terms, Verdict, limit, truncated
+from edgedns.metrics import (
+    RATE_DROPPED,
+    RATE_SLIPPED,
+    TRUNCATED,
+    UDP_RAISED,
+    UDP_RECEIVED,
+    UDP_REPLIED,
+    UDP_SILENT,
+    UDP_UNSENT,
+)
 
 if TYPE_CHECKING:
     from edgedns.config import Address
-    from edgedns.engine._fastpath import Native
+    from edgedns.engine._fastpath import Limiter, Native
     from edgedns.serve.clock import Clock
 
 # packet, client's packed address (4 or 16 octets), "udp" or "tcp", now (Unix seconds) -> reply, None for silence
@@ -23,6 +33,7 @@ Complain = Callable[[str, BaseException], None]
 # now -> what the native loop answers from, None where there is nothing yet
 Look = Callable[[float], "Native | None"]
 
+NO_LIMIT = Terms()
 LARGEST = 65535
 RECEIVE_BUFFER = 1 << 20
 KNOWN = 4096  # how many clients' addresses a loop remembers in packed form
@@ -73,16 +84,21 @@ def serve(
     cells: memoryview[int],
     complain: Complain,
     look: Look | None = None,
+    terms: Terms = NO_LIMIT,
 ) -> None:
     """Answer until `stop(sock)`; what is in the socket's queue by then is answered still.
 
     With `look` the native loop answers, and `respond` only what that hands back.
     """
-    loop = _serve_wildcard if wildcard else _serve_exact
+    loop, limiter = _serve_wildcard if wildcard else _serve_exact, None
+    if terms.rate and look is not None and native.LOOPS:
+        limiter = native.limiter_of(terms, State())
+    elif terms.rate:
+        respond = _limiting(respond, terms, State(), cells)
     while True:
         try:
             if look is not None and native.LOOPS:
-                _serve_native(sock, wildcard, respond, clock, cells, complain, look)
+                _serve_native(sock, wildcard, respond, clock, cells, complain, look, limiter)
             else:
                 loop(sock, respond, clock, cells, complain)
             return
@@ -159,6 +175,22 @@ def _serve_wildcard(sock: socket.socket, respond: Respond, clock: Clock, cells: 
             cells[TRUNCATED] += 1
 
 
+def _limiting(respond: Respond, terms: Terms, state: State, cells: memoryview[int]) -> Respond:
+    """`respond` with rate limiting behind it; the native loop has its own."""
+
+    def limited(packet: bytes, client: bytes, transport: str, now: float) -> bytes | None:
+        reply = respond(packet, client, transport, now)
+        verdict = Verdict.SEND if reply is None else limit(terms, state, packet, reply, client, now)
+        if reply is None or verdict is Verdict.SEND:
+            return reply
+        cells[RATE_SLIPPED if verdict is Verdict.SLIP else RATE_DROPPED] += 1
+        if terms.dry_run:
+            return reply
+        return truncated(reply) if verdict is Verdict.SLIP else None
+
+    return limited
+
+
 def _serve_native(
     sock: socket.socket,
     wildcard: bool,
@@ -167,6 +199,7 @@ def _serve_native(
     cells: memoryview[int],
     complain: Complain,
     look: Look,
+    limiter: Limiter | None,
 ) -> None:
     """The loop in C, which counts what it sends; here is answered what it hands back."""
 
@@ -185,7 +218,7 @@ def _serve_native(
             cells[UDP_SILENT] += 1
         return reply
 
-    native.serve(sock.fileno(), wildcard, look_now, answer, None)
+    native.serve(sock.fileno(), wildcard, look_now, answer, limiter)
 
 
 class Packed(dict[str, bytes]):

@@ -27,6 +27,7 @@ from typing import Protocol
 
 from edgedns import __version__, metrics
 from edgedns.config import Address, parse_address
+from edgedns.engine.limit import Terms, parse_terms
 from edgedns.serve import tcp, udp
 from edgedns.serve.clock import Clock
 from edgedns.serve.complaints import Complaints
@@ -116,6 +117,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--listen", action="append", required=True, help="ADDR:PORT, may be repeated")
     parser.add_argument("--state", type=Path, required=True, help="state directory")
     parser.add_argument("--responder", default=RESPONDER, help="module:function that opens what answers")
+    parser.add_argument("--rate-limit", default="0", help="RATE[,slip=N][,dry-run][,exempt=PREFIX ...]")
     parser.add_argument("--tcp-idle", type=float, default=tcp.IDLE, help="seconds before an idle connection is closed")
     return parser.parse_args(argv)
 
@@ -162,7 +164,8 @@ def _run(options: argparse.Namespace, run: Path, status: Status) -> int:
     # Only what can answer may share the port: the kernel spreads queries over all who listen.
     if not _wait_for_snapshot(responder, clock, counters, complain):
         return 0
-    service = Service([parse_address(text) for text in options.listen], responder, clock, counters, complain, options.tcp_idle)
+    listen, terms = [parse_address(text) for text in options.listen], parse_terms(options.rate_limit)
+    service = Service(listen, responder, clock, counters, complain, options.tcp_idle, terms)
     gc.collect()
     gc.freeze()  # what is loaded by now stays
     service.start()
@@ -185,6 +188,7 @@ class Service:
         counters: metrics.Counters,
         complain: Complaints,
         tcp_idle: float = tcp.IDLE,
+        terms: Terms = udp.NO_LIMIT,
     ) -> None:
         self._udp: list[tuple[socket.socket, bool]] = []
         listeners = []
@@ -199,7 +203,7 @@ class Service:
         look = getattr(responder, "look", None) if getattr(responder, "engine", "") == "native" else None
         self._tcp = tcp.TcpServer(listeners, respond, clock, cells, complain, tcp.Limits(idle=tcp_idle))
         self._threads = [
-            threading.Thread(target=udp.serve, args=(sock, wildcard, respond, clock, cells, complain, look), daemon=True)
+            threading.Thread(target=udp.serve, args=(sock, wildcard, respond, clock, cells, complain, look, terms), daemon=True)
             for sock, wildcard in self._udp
         ]
         self._threads.append(threading.Thread(target=self._tcp.run, daemon=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from random import Random
 
 import pytest
 
-from edgedns.engine import answer, fastpath, inline, native
+from edgedns.engine import answer, fastpath, inline, limit, native
 from edgedns.engine.cells import Space
 from edgedns.engine.compile import atoms_file, compile_base, snapshot_of
 from edgedns.engine.load import load_rules
@@ -22,6 +23,7 @@ from tests.conftest import NOW, SALT, SECRETS, Example, Places
 from tests.property import strangers, test_seam
 
 Reply = Callable[..., bytes | None]
+LIMITS = ("5", "3,slip=0", "4,slip=1", "2,slip=3,exempt=192.0.2.0/25,exempt=2001:db8::/33,exempt=198.51.100.7/32")
 COUNT = 3000
 
 PROVIDERS = """\
@@ -180,3 +182,61 @@ class TestTwin:
         assert truncated > 50
         assert cut > 10
         seam.assert_counted_alike()
+
+
+@pytest.mark.parametrize("text", LIMITS)
+def test_limiting_is_alike(large: Large, text: str) -> None:
+    """Verdicts and tables of both twins of limit.limit, over replies to strangers, good cookies among them."""
+    if not native.AVAILABLE:
+        pytest.skip("_fastpath was not built")
+    dice, terms, now = Random(text), limit.parse_terms(text), NOW
+    states = limit.State(), limit.State()
+    limiter = native.limiter_of(terms, states[1])
+    tally, seen = large.tally(), set()
+    for _ in range(COUNT):
+        client = dice.choice((b"\xc0\0\2", b"\xc6\x33\x64", b"\x20\x01\x0d\xb8" + bytes(11))) + dice.randbytes(1)
+        packet = strangers.packet(dice, large.names[:3], lambda client=client: client, client)
+        reply = fastpath.reply(large.snapshot, packet, client, "udp", NOW, SECRETS, tally)
+        if reply:
+            now += dice.choice((0.0, 0.0, 0.001, 0.05))
+            verdict = limit.limit(terms, states[0], packet, reply, client, now)
+            assert limiter.limit(packet, reply, client, now) == verdict
+            seen.add(verdict)
+    assert len(seen) == (2 if terms.slip < 2 else 3)
+    assert all(getattr(states[0], part) == getattr(states[1], part) for part in ("tag", "left", "at", "over"))
+
+
+def test_a_module_of_other_sections_is_refused(large: Large) -> None:
+    if not native.AVAILABLE:
+        pytest.skip("_fastpath was not built")
+    view, tally = large.snapshot.at(NOW), large.tally()
+    good = native.sections(view, SECRETS, tally)
+    for name, wrong in (("hash", bytes(12)), ("number", bytes(8)), ("cookies", b""), ("tail", bytes(3)), ("nsid", bytes(9999))):
+        with pytest.raises(ValueError, match=r"."):
+            native._fastpath.Native({**good, name: wrong})
+    with pytest.raises(KeyError):
+        native._fastpath.Native({name: part for name, part in good.items() if name != "cells"})
+
+
+def test_sections_that_lie_are_handed_back(large: Large) -> None:
+    """Whatever numbers a file holds, nothing is read beyond it: the answer is given to the reference path, or is garbage."""
+    if not native.AVAILABLE:
+        pytest.skip("_fastpath was not built")
+    dice, view, tally = Random(8), large.snapshot.at(NOW), large.tally()
+    good = native.sections(view, SECRETS, tally)
+    for _ in range(300):
+        name = dice.choice((*native.ATOMS, *native.BASE, *native.OVERLAY, "zone", "policy", "rule", "apex_hash"))
+        lying = bytearray(memoryview(good[name]).cast("B"))
+        for _ in range(dice.choice((1, 20, 400)) if lying else 0):
+            lying[dice.randrange(len(lying))] = dice.choice((0xFF, 0x7F, dice.randrange(256)))
+        made = native._fastpath.Native({**good, name: lying})
+        for _ in range(30):
+            client = dice.randbytes(dice.choice((4, 16)))
+            packet = strangers.packet(dice, large.names, lambda client=client: client, client)
+            reply = made.reply(packet, client, dice.choice(("udp", "tcp")), NOW)
+            assert reply is None or len(reply) <= 65535
+
+
+def test_ci_has_the_native_engine() -> None:
+    """`optional` in setup.py hides a build that fails; here it shows."""
+    assert native.LOOPS or os.environ.get("CI") != "true"

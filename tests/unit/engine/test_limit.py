@@ -10,7 +10,7 @@ import dns.flags
 import dns.message
 import pytest
 
-from edgedns.engine.limit import State, Terms, Verdict, limit, truncated
+from edgedns.engine.limit import State, Terms, Verdict, limit, parse_terms, truncated
 
 TERMS = Terms(rate=10, slip=2)
 
@@ -111,3 +111,16 @@ def test_a_truncated_reply_is_a_question_with_tc(name: str) -> None:
     assert read.id == dns.message.from_wire(packet).id
     assert not read.answer
     assert len(cut) <= len(packet)
+
+
+def test_terms_as_written() -> None:
+    assert parse_terms("0") == Terms()
+    assert parse_terms("20") == Terms(rate=20)
+    exempt = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
+    assert parse_terms("20,slip=0,dry-run,exempt=192.0.2.0/24,exempt=2001:db8::/32") == Terms(20, 0, True, exempt)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "x", "5,slip", "5,slip=-1", "5,exempt=192.0.2.1/24", "5,often", "9999999999"])
+def test_terms_that_nobody_can_tell(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_terms(text)
