@@ -1,0 +1,85 @@
+"""RFC 7871 to the bit: scopes at the edges of what the rules tell apart, and between any two addresses answered otherwise."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from itertools import pairwise
+from random import Random
+
+import pytest
+from client import Client, rcode, subnet_of
+
+pytestmark = pytest.mark.steered
+EDGES = ["198.51.100.0/24", "203.0.113.128/25", "192.0.2.0/25", "2001:db8:ff::/48", "80.128.0.0/11", "8.8.8.0/24"]
+Asked = tuple[int, list[str], int]
+
+
+def bits(version: int) -> int:
+    return 32 if version == 4 else 128
+
+
+def ask_for(ask: Client, name: str, rtype: str, version: int, value: int, length: int) -> Asked:
+    """(address, its answer, its scope)"""
+    host = ip_address(value) if version == 4 else ip_address(value.to_bytes(16, "big"))
+    reply = ask(name, rtype, subnet=f"{host}/{length}")
+    assert rcode(reply) == "NOERROR"
+    data = sorted(rdata.to_text() for rrset in reply.answer for rdata in rrset)
+    return value, data, int(subnet_of(reply).rpartition("/")[2])
+
+
+def sample(version: int, dice: Random) -> list[int]:
+    """Both sides of each edge, and addresses made by dice, in order."""
+    found = set()
+    for network in (each for each in map(ip_network, EDGES) if each.version == version):
+        first, last = int(network.network_address), int(network.broadcast_address)
+        found |= {first - 1, first, last, last + 1}
+    top = 2**32 if version == 4 else 2**128
+    made = {dice.randrange(top) if version == 4 else 0x2A00 << 112 | dice.getrandbits(20) << 96 for _ in range(120)}
+    return sorted(value for value in found | made if 0 <= value < top)
+
+
+def common(version: int, one: int, other: int) -> int:
+    """How many bits two addresses share at their beginning."""
+    return bits(version) - (one ^ other).bit_length()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(("name", "rtype"), [("www", "A"), ("www", "AAAA"), ("v4", "A"), ("@", "A"), ("x.apps", "A")])
+def test_7_2_1_no_scope_covers_two_answers(ask: Client, name: str, rtype: str, version: int) -> None:
+    """Section 7.2.1: "the SCOPE PREFIX-LENGTH ... indicat[es] the network for which the answer is intended": two addresses with
+    other answers lie in no scope together, and of two with the same scope neither's is covered by a shorter one."""
+    dice = Random(7871)
+    told = [ask_for(ask, name, rtype, version, value, bits(version)) for value in sample(version, dice)]
+    for (one, data, scope), (other, others, other_scope) in pairwise(told):
+        if data != others:
+            assert min(scope, other_scope) > common(version, one, other)
+        elif common(version, one, other) >= min(scope, other_scope):
+            assert scope == other_scope
+
+
+def test_6_a_source_of_24_around_a_differing_25(ask: Client) -> None:
+    """The lab is 203.0.113.128/25, and 192.0.2.0/25 has an answer of its own: asked for the /24 the scope says that half of it
+    was meant, the half of the address padded with zero bits."""
+    for name, network in (("www", "203.0.113.0"), ("v4", "192.0.2.0")):
+        value = int(ip_address(network))
+        asked = ask_for(ask, name, "A", 4, value, 24)
+        assert asked[2] >= 25
+        assert asked == ask_for(ask, name, "A", 4, value, 32)
+
+
+@pytest.mark.parametrize("source", [0, 1, 7, 8, 9, 23, 24, 25, 31, 32])
+def test_7_1_1_every_length_of_source(ask: Client, source: int) -> None:
+    value = int(ip_address("198.51.100.9")) >> 32 - source << 32 - source if source else 0
+    _, data, scope = ask_for(ask, "www", "A", 4, value, source)
+    if not source:
+        assert scope == 0
+    else:
+        assert (data, scope) == ask_for(ask, "www", "A", 4, value, 32)[1:]
+
+
+def test_a_and_aaaa_go_by_the_same_network(ask: Client) -> None:
+    """A client subnet of either family steers both types, and its scope is the same for both."""
+    for address in map(ip_address, ("80.128.77.1", "2001:db8:ff::9", "198.51.100.9")):
+        version, value = address.version, int(address)
+        scopes = {ask_for(ask, "www", rtype, version, value, bits(version))[2] for rtype in ("A", "AAAA")}
+        assert len(scopes) == 1
