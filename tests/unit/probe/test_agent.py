@@ -292,6 +292,7 @@ def test_stop_ends_at_once_and_gives_nothing_more() -> None:
             agent.start()
             await asyncio.sleep(0.15)
             agent.stop()
+            await asyncio.sleep(0.1)  # what was on its way arrives
             seen = len(echo.seen)
             samples.clear()
             await asyncio.sleep(0.3)
