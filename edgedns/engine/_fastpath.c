@@ -3,11 +3,11 @@
  * Whatever it says equals the reference path byte for byte and counts the same; where it can't, it hands back. It reads the
  * published sections (docs/snapshot-format.md) and what native.py lays beside them, and owns no state but the loop's.
  *
- * How reading stays within bounds: a packet is read through a cursor (`take`, `pass`), a section through `byte`, `half`,
- * `word`, `wide` and `slice`, and octets are written through a sink (`put`). Each checks; one that is asked for too much gives
- * zeros and sets a flag that is looked at before anything is sent. No other function does arithmetic on pointers into them.
+ * How it stays within bounds: a packet is read through a cursor (`pass`, `take8`, `take16`, `take32`), a section through
+ * `byte`, `half`, `word` and `slice`, and octets are written through a sink (`put`, `put8`, `put16`, `add16`). Each checks; one
+ * that is asked for too much gives nothing and sets a flag (`cut`, `broken`, `full`) that is looked at before anything is sent.
  *
- * The RFC sentences stand in dns/message.py, dns/edns.py, dns/cookie.py and engine/answer.py, beside the code that this follows.
+ * The RFCs' sentences stand in dns/message.py, dns/edns.py, dns/cookie.py and engine/answer.py, beside what this follows.
  */
 
 #define _GNU_SOURCE
@@ -27,20 +27,21 @@ enum { FORM = 1 };
 #endif
 
 enum {
-    HEADER = 12, NAME_MAX_OCTETS = 255, LABELS = 128 /* the root's included */, NODE = 8, TAIL = 13, SLOT = 4, RANKING = 12, RULE = 2, POLICY = 3, ZONE = 5,
+    NODE = 8, TAIL = 13, SLOT = 4, RANKING = 12, RULE = 2, POLICY = 3, ZONE = 5, /* of a row; a rule's answers come on top */
+    HEADER = 12, NAME_MAX_OCTETS = 255, LABELS = 128, /* the root's included: each other has at least two octets */
     SPLIT_SLOTS = 4096, POINTER_REACH = 0x3E00, AT_QNAME = 0xC00C,
     UDP_PAYLOAD = 1232, UDP_PLAIN = 512, LARGEST = 65535, COOKIE_SECRET = 16, NSID_MAX = 512,
 };
 enum { QR = 0x80, AA = 0x04, TC = 0x02, RD = 0x01, OPCODE = 0x78, DO = 0x80 };
 enum { IN = 1, CH = 3, ANY_CLASS = 255 };
-enum { T_TXT = 16, T_OPT = 41, T_DS = 43, T_NXNAME = 128, T_IXFR = 251, T_AXFR = 252, T_MAILB = 253, T_MAILA = 254, T_ANY = 255 };
+enum { T_TXT = 16, T_OPT = 41, T_DS = 43, T_NXNAME = 128, T_IXFR = 251, T_AXFR, T_MAILB, T_MAILA, T_ANY };
 enum { NSID = 3, SUBNET = 8, COOKIE = 10, KEEPALIVE = 11, EXTENDED_ERROR = 15 };
 enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16, BADCOOKIE = 23, LOOK_UP = -1 };
 enum { PROHIBITED = 18, NOT_AUTHORITATIVE = 20, NOT_SUPPORTED = 21, INVALID_QUERY_TYPE = 30, NO_ERROR = -1 };
 enum { SILENCE = 0, HAND_BACK = -1, PLANNED = 1 };
 static const uint32_t NONE = 0xFFFFFFFFu, BIT31 = 0x80000000u;
 
-/* ---- spans, cursors, sinks ------------------------------------------------------------------------------------------------ */
+/* ---- spans, cursors, sinks ----------------------------------------------------------------------------------------------- */
 
 typedef struct {
     const uint8_t *at;
@@ -134,7 +135,7 @@ static void add16(sink *out, size_t at, unsigned more)
     out->at[at + 1] = (uint8_t)value;
 }
 
-/* ---- what is answered from ------------------------------------------------------------------------------------------------ */
+/* ---- what is answered from ----------------------------------------------------------------------------------------------- */
 
 typedef struct {
     void *at;
@@ -238,7 +239,7 @@ static span slice(query *q, const table *from, size_t at, size_t size)
 
 static span whole(const table *from) { return (span){from->at, from->count}; }
 
-/* ---- CRC-32 and SipHash --------------------------------------------------------------------------------------------------- */
+/* ---- CRC-32 and SipHash -------------------------------------------------------------------------------------------------- */
 
 static uint32_t CRC[4][256];
 
@@ -306,7 +307,7 @@ static uint64_t siphash(span message, const uint8_t *key)
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-/* ---- cookies (dns/cookie.py) ---------------------------------------------------------------------------------------------- */
+/* ---- cookies (dns/cookie.py) --------------------------------------------------------------------------------------------- */
 
 enum { BAD, VALID, FRESH, CLIENT_COOKIE = 8, FULL_COOKIE = 24 };
 
@@ -357,7 +358,7 @@ static void put_cookie(const query *q, sink *out)
     put(out, (span){made, sizeof made});
 }
 
-/* ---- reading a packet (asked.py) ------------------------------------------------------------------------------------------ */
+/* ---- reading a packet (asked.py) ----------------------------------------------------------------------------------------- */
 
 /* In lower-case, eight octets at once; no length of a label is a letter. */
 static void fold(uint8_t *name, size_t size)
@@ -457,7 +458,7 @@ static bool read_options(query *q, span rdata)
     return true;
 }
 
-/* One record of the additional section (`place` 2) or of those before it; false where it earns a FORMERR. */
+/* One record, of the additional section or of one before it; false where it earns a FORMERR. */
 static bool read_record(cursor *c, query *q, bool additional)
 {
     bool at_root = pass_owner(c);
@@ -504,7 +505,7 @@ static int read_packet(query *q)
     return asked ? LOOK_UP : NOERROR;
 }
 
-/* ---- what is to be said --------------------------------------------------------------------------------------------------- */
+/* ---- what is to be said -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     unsigned flags;
@@ -600,7 +601,9 @@ static uint32_t find_node(query *q, uint32_t zone, span name)
         if (!entry)
             return NONE;
         size_t row = (size_t)(entry - 1) * NODE;
-        if (word(q, &w->node, row + 1) == (name.size | zone << 16) && same(slice(q, &w->blob, word(q, &w->node, row), name.size), name))
+        if (word(q, &w->node, row + 1) != (name.size | zone << 16))
+            continue;
+        if (same(slice(q, &w->blob, word(q, &w->node, row), name.size), name))
             return entry - 1;
     }
     return NONE;
@@ -635,7 +638,7 @@ static uint32_t find_outcome(query *q, uint32_t zone, uint32_t *node)
     return NONE;
 }
 
-/* ---- steering (fastpath.choose) ------------------------------------------------------------------------------------------- */
+/* ---- steering (fastpath.choose) ------------------------------------------------------------------------------------------ */
 
 static key key_of(span address, bool resolver)
 {
@@ -831,7 +834,7 @@ static void steer(query *q, plan *said)
     said->scope = scope_of(q, half(q, &w->ranking, ranking + 3) != 0);
 }
 
-/* ---- answering ------------------------------------------------------------------------------------------------------------ */
+/* ---- answering ----------------------------------------------------------------------------------------------------------- */
 
 static uint32_t of_tail(query *q, uint32_t tail, unsigned field) { return word(q, &q->w->tail, (size_t)tail * TAIL + field); }
 
@@ -1102,7 +1105,7 @@ static long finish(query *q, plan *said, sink *out, counts *made)
     return q->broken || out->full ? HAND_BACK : (long)out->size;
 }
 
-/* ---- response rate limiting (limit.py) ------------------------------------------------------------------------------------ */
+/* ---- response rate limiting (limit.py) ----------------------------------------------------------------------------------- */
 
 enum { SEND, SLIP, DROP };
 enum { EXEMPT = 18 }; /* octets of a row: family, length, address */
@@ -1208,7 +1211,7 @@ static size_t truncate_reply(uint8_t *reply, size_t size)
     return end;
 }
 
-/* ---- Python objects ------------------------------------------------------------------------------------------------------- */
+/* ---- Python objects ------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
     PyObject_HEAD
@@ -1424,7 +1427,7 @@ static PyType_Slot limiter_slots[] = {
 
 static PyType_Spec limiter_spec = {"edgedns.engine._fastpath.Limiter", sizeof(Limiter), 0, Py_TPFLAGS_DEFAULT, limiter_slots};
 
-/* ---- the loop ------------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ------------------------------------------------------------------------------------------------------------ */
 
 #ifdef __linux__
 #include <errno.h>
@@ -1434,12 +1437,20 @@ static PyType_Spec limiter_spec = {"edgedns.engine._fastpath.Limiter", sizeof(Li
 #include <time.h>
 
 enum {
-    BATCH = 64, GROUP = 16 /* that wait for memory together */, LOOK_EVERY = 100 /* ms */, HANDED_MAX = 16 /* of a batch; more than that are not answered */,
-    RECEIVE_ROOM = 4096, RECEIVE_STRIDE = RECEIVE_ROOM + 64 /* what is longer is read as if it ended there */, REPLY_ROOM = 2112, CONTROL_ROOM = 64,
+    BATCH = 64,
+    GROUP = 16,                         /* messages that wait for memory together */
+    HANDED_MAX = 16,                    /* of a batch; what is handed back beyond them is not answered */
+    LOOK_EVERY = 100,                   /* ms */
+    RECEIVE_ROOM = 4096,                /* what is longer is read as if it ended there */
+    RECEIVE_STRIDE = RECEIVE_ROOM + 64, /* strides that spread over the cache's sets */
+    REPLY_ROOM = 2112,
+    CONTROL_ROOM = 64,
     MARKS = 8192,
 };
 /* edgedns/metrics.py: the fixed cells. */
-enum { RECEIVED = 0, REPLIED, SILENT, RAISED, UNSENT, TRUNCATED = 10, RATE_DROPPED = 14, RATE_SLIPPED, HANDED_BACK, SHED, FIXED };
+enum {
+    RECEIVED, REPLIED, SILENT, RAISED, UNSENT, TRUNCATED = 10, RATE_DROPPED = 14, RATE_SLIPPED, HANDED_BACK, SHED, FIXED,
+};
 
 typedef struct {
     int fd;
@@ -1496,13 +1507,14 @@ static span client_of(const loop *l, int i)
 static void turn_control(struct msghdr *message)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
-        if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO && c->cmsg_len >= CMSG_LEN(sizeof(struct in_pktinfo))) {
+        bool v4 = c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO, v6 = c->cmsg_level == IPPROTO_IPV6;
+        if (v4 && c->cmsg_len >= CMSG_LEN(sizeof(struct in_pktinfo))) {
             struct in_pktinfo info;
             memcpy(&info, CMSG_DATA(c), sizeof info);
             info.ipi_ifindex = 0;
             info.ipi_addr.s_addr = 0;
             memcpy(CMSG_DATA(c), &info, sizeof info);
-        } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO && c->cmsg_len >= CMSG_LEN(sizeof(struct in6_pktinfo))) {
+        } else if (v6 && c->cmsg_type == IPV6_PKTINFO && c->cmsg_len >= CMSG_LEN(sizeof(struct in6_pktinfo))) {
             struct in6_pktinfo info;
             memcpy(&info, CMSG_DATA(c), sizeof info);
             if (!IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
@@ -1615,7 +1627,7 @@ static void run(loop *l)
 {
     while (!l->stop && !l->error && !l->handed_count && l->marked + 4 * BATCH <= MARKS) {
         int count = receive_batch(l);
-        if (count && !l->in[count - 1].msg_hdr.msg_namelen) { /* from nobody: the socket was shut down, and its queue is empty */
+        if (count && !l->in[count - 1].msg_hdr.msg_namelen) { /* from nobody: the socket was shut down, its queue is empty */
             l->stop = true;
             count--;
         }
@@ -1761,7 +1773,7 @@ static PyObject *serve(PyObject *module, PyObject *args)
 }
 #endif
 
-/* ---- the module ----------------------------------------------------------------------------------------------------------- */
+/* ---- the module ---------------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
 #ifdef __linux__

@@ -203,9 +203,16 @@ def _serve_native(
 ) -> None:
     """The loop in C, which counts what it sends; here is answered what it hands back."""
 
+    seen: Native | None = None
+
     def look_now() -> tuple[Native | None, float]:
+        nonlocal seen
         now = clock.now
-        return look(now), now
+        try:
+            seen = look(now)
+        except Exception as error:  # the last good one stands
+            complain("looking at what is published", error)
+        return seen, now
 
     def answer(packet: bytes, client: bytes) -> bytes | None:
         try:
