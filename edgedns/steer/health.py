@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgedns.errors import SourceError
 from edgedns.model import Family, NetworkKey, RttSample
 from edgedns.steer.batch import Batch, batch_of
-from edgedns.steer.paths import GROUP, PROVIDERS, VANTAGES, Numbered, among, path_code, path_parts, places, waves
+from edgedns.steer.paths import GROUP, PROVIDERS, VANTAGES, Numbered, among, levels_above, path_code, path_parts, places, waves
 from edgedns.steer.rows import (
     KEY,
     Bools,
@@ -31,7 +31,6 @@ from edgedns.steer.rows import (
     Sections,
     expand,
     key_of,
-    lineage,
     lookup,
     nearest,
     pack,
@@ -52,6 +51,8 @@ ANY_REPLY_STEP = float(np.log(0.02 / 0.50))
 PROVIDER_LIMIT = 15.5 * FIRST_LOSS_STEP
 RECENT = 600.0
 ROUND = 10.0
+HOUR = 3600.0
+KEPT = 6 * HOUR
 CLEAN = 15.0
 HOLD = 10.0
 FLAP_WINDOW = 600.0
@@ -105,6 +106,7 @@ class Health:
         batch = samples if isinstance(samples, Batch) else batch_of(samples)
         if not len(batch):
             return []
+        self._forget(float(batch.at.max()))
         path = self._admit(batch)
         order = np.lexsort((~batch.lost, batch.at, path))
         self.at = max(self.at, float(batch.at.max()))
@@ -245,6 +247,19 @@ class Health:
         self._levels = np.insert(self._levels, place, np.zeros(1, dtype=LEVEL))
         self._index()
         return np.searchsorted(self._codes, wanted)
+
+    def _forget(self, now: float) -> None:
+        """Once an hour drop paths that were not probed for six."""
+        last = np.maximum(self._paths["replied"], self._paths["lost"]) if now // HOUR > self.at // HOUR else np.zeros(0)
+        kept = last >= now - KEPT
+        if kept.all():
+            return
+        row, rest = np.divmod(self._codes[kept], 2 * GROUP)
+        used, place = np.unique(row, return_inverse=True)
+        self._keys, self._codes = Numbered(self._keys.keys[used]), place.reshape(-1) * (2 * GROUP) + rest
+        self._paths, self._levels = self._paths[kept], self._levels[kept]
+        self._above = self._verdicts = None
+        self._index()
 
     def _renumber(self, providers: tuple[str, ...], vantages: tuple[str, ...]) -> None:
         if providers == self._providers and vantages == self._vantages:
@@ -444,7 +459,7 @@ class Health:
     def _judge_levels(self) -> tuple[Keys, Bools]:
         known, down = self._arms()
         if self._above is None:
-            self._above = _levels_above(self._keys.keys)
+            self._above = levels_above(self._keys.keys)
         every, places = self._above
         heard, silent = np.zeros((2, len(every), *known.shape[1:]), dtype=np.int32)
         for place in places:
@@ -467,18 +482,6 @@ class Health:
         up.reshape(-1)[place[~paths["down"] & (paths["replied"] > self.at - RECENT)]] = True
         down.reshape(-1)[place[paths["down"]]] = True
         return heard, down & ~up
-
-
-def _levels_above(keys: Keys) -> tuple[Keys, list[Ints]]:
-    """These rows and all levels above them, sorted; and for each level which of them each row counts for (-1: none new)."""
-    levels = [pack(level) for level in lineage(unpack(keys))]
-    every = np.unique(np.concatenate([np.unique(level) for level in levels]))
-    found: list[Ints] = []
-    for level in levels:
-        place = lookup(every, level)
-        repeats = np.any([place == before for before in found], axis=0) if found else np.zeros(len(place), dtype=np.bool_)
-        found.append(np.where(repeats, -1, place))
-    return every, found
 
 
 def _f(family: Family) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgedns.steer.rows import Bools, Ints, Keys, lookup
+from edgedns.steer.rows import Bools, Ints, Keys, lineage, lookup, pack, unpack
 
 PROVIDERS = 256
 VANTAGES = 65536
@@ -45,6 +45,18 @@ def among(values: Ints, ordered: Ints) -> Bools:
         return np.zeros(len(values), dtype=np.bool_)
     at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
     return np.asarray(ordered[at] == values, dtype=np.bool_)
+
+
+def levels_above(keys: Keys) -> tuple[Keys, list[Ints]]:
+    """These rows and all levels above them, sorted; and for each level which of them each row counts for (-1: none new)."""
+    levels = [pack(level) for level in lineage(unpack(keys))]
+    every = np.unique(np.concatenate([np.unique(level) for level in levels]))
+    found: list[Ints] = []
+    for level in levels:
+        place = lookup(every, level)
+        repeats = np.any([place == before for before in found], axis=0) if found else np.zeros(len(place), dtype=np.bool_)
+        found.append(np.where(repeats, -1, place))
+    return every, found
 
 
 def waves(sorted_paths: Ints, order: Ints) -> Iterator[Ints]:

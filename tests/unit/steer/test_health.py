@@ -169,6 +169,19 @@ def test_loss_where_nothing_was_heard_before_says_nothing():
     assert health.wants(1020.0) == []
 
 
+def test_what_is_not_probed_for_hours_is_forgotten():
+    health = Health()
+    health.observe([RttSample(1000.0, "fra1", p, network(i), 4, 20.0) for p in PROVIDERS for i in range(4)])
+    health.observe([RttSample(1000.0 + 3 * 3600, "fra1", p, network(2), 4, 20.0) for p in PROVIDERS])
+    assert len(health.to_sections()["codes"]) == 12
+    lost = [RttSample(1000.0 + 7 * 3600 + 0.2 * k, "fra1", "birch", network(5), 4, None) for k in range(3)]
+    health.observe([RttSample(1000.0 + 7 * 3600, "fra1", "birch", network(5), 4, 20.0), *lost])
+    sections = health.to_sections()
+    assert (len(sections["codes"]), len(sections["keys"])) == (4, 2)
+    assert health.state(network(5), "birch", 4) == "suspect"
+    assert health.state(network(2), "birch", 4) == health.state(network(0), "birch", 4) == "up"
+
+
 def test_order_in_a_batch_does_not_matter():
     samples = [
         RttSample(1000.0 + t, "fra1", p, network(i), 4, None if t > 20 and p == "birch" and i == 1 else 20.0)
