@@ -131,7 +131,7 @@ class TcpServer:
         os.close(self._wake)
 
     def stop(self) -> None:
-        self._stopping = True
+        """To be called once. The loop itself notes that it is to end: it closes what this writes to."""
         os.eventfd_write(self._wake, 1)
 
     def _round(self, timeout: float) -> None:
@@ -143,6 +143,9 @@ class TcpServer:
 
     def _turn(self, descriptor: int, events: int) -> None:
         """Let one socket go on: a bounded step, so that no client holds up the others for long."""
+        if descriptor == self._wake:
+            self._stopping = True
+            return
         listener = self._listeners.get(descriptor)
         if listener:
             self._accept(listener)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
@@ -278,3 +279,17 @@ def test_no_client_holds_up_another_for_long(serve: Serve) -> None:
     for thread in threads:
         thread.join()
     assert worst < 0.5
+
+
+def test_stops_whatever_the_loop_does_meanwhile(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop closes what `stop` writes to: never before it was written, though it looks twice a second by itself."""
+    write, one = os.eventfd_write, serve()
+
+    def late(descriptor: int, value: int) -> None:
+        time.sleep(0.7)
+        write(descriptor, value)
+
+    monkeypatch.setattr(os, "eventfd_write", late)
+    one.stop()
+    assert not one.thread.is_alive()
+    one.stop = lambda: None  # type: ignore[method-assign]
