@@ -1432,6 +1432,7 @@ static PyType_Spec limiter_spec = {"edgedns.engine._fastpath.Limiter", sizeof(Li
 #ifdef __linux__
 #include <errno.h>
 #include <netinet/in.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
@@ -1441,8 +1442,8 @@ enum {
     GROUP = 16,                         /* messages that wait for memory together */
     HANDED_MAX = 16,                    /* of a batch; what is handed back beyond them is not answered */
     LOOK_EVERY = 100,                   /* ms */
-    RECEIVE_ROOM = 4096,                /* what is longer is read as if it ended there */
-    RECEIVE_STRIDE = RECEIVE_ROOM + 64, /* strides that spread over the cache's sets */
+    RECEIVE_ROOM = 65535,               /* no datagram is longer */
+    RECEIVE_STRIDE = 65536 + 64,        /* strides that spread over the cache's sets */
     REPLY_ROOM = 2112,
     CONTROL_ROOM = 64,
     MARKS = 8192,
@@ -1706,10 +1707,21 @@ static bool look(loop *l, PyObject *look_at, PyTypeObject *native_type)
     return good;
 }
 
+/* Room for a batch in small pages: memory is taken only as far as long datagrams ever came. */
+static uint8_t *make_room(void)
+{
+    size_t size = (size_t)BATCH * RECEIVE_STRIDE;
+    void *room = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (room == MAP_FAILED)
+        return NULL;
+    madvise(room, size, MADV_NOHUGEPAGE);
+    return room;
+}
+
 static loop *make_loop(int fd, bool wildcard)
 {
     loop *l = PyMem_Calloc(1, sizeof *l);
-    uint8_t *received = l ? PyMem_Calloc(BATCH, RECEIVE_STRIDE) : NULL;
+    uint8_t *received = l ? make_room() : NULL;
     if (!received) {
         PyMem_Free(l);
         PyErr_NoMemory();
@@ -1762,7 +1774,7 @@ static PyObject *serve(PyObject *module, PyObject *args)
     }
     if (l) {
         Py_XDECREF((PyObject *)l->native);
-        PyMem_Free(l->received);
+        munmap(l->received, (size_t)BATCH * RECEIVE_STRIDE);
         PyMem_Free(l);
     }
     Py_XDECREF((PyObject *)native_type);

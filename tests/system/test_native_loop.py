@@ -177,7 +177,7 @@ def test_what_is_queued_is_answered_before_it_ends(example: Example) -> None:
 def test_odd_datagrams_disturb_nobody(served: Served) -> None:
     with served.client() as sock:
         sock.send(b"")
-        sock.send(bytes(60_000))  # longer than is read: broken
+        sock.send(bytes(60_000))
         assert sock.recv(1232)[3] == 1
         sock.send(query()[:2] + b"\x80" + bytes(20))
         sock.send(query())
