@@ -14,12 +14,10 @@ import json
 from pathlib import Path
 
 import maxminddb
-import numpy as np
 
-from edgedns.steer import wide
 from edgedns.steer.asnfiles import Row, country_code
 from edgedns.steer.asnpack import pack
-from edgedns.steer.ranges import Ranges, disjoint, owners, ranges
+from edgedns.steer.ranges import disjoint, ranges, with_countries
 
 DATA = Path(__file__).resolve().parent.parent / "edgedns" / "data"
 
@@ -41,19 +39,6 @@ def country_rows(path: Path) -> list[Row]:
             (int(network.network_address), int(network.broadcast_address), 1, country_code(record["country_code"]))
             for network, record in reader
         ]
-
-
-def with_countries(table: Ranges, countries: Ranges) -> Ranges:
-    """`table` cut where the country changes; where the country table is silent, the country stays empty."""
-    bounds = wide.joined(table.start, wide.plus_one(table.end), countries.start, wide.plus_one(countries.end))
-    points, rank = wide.ranked(bounds)
-    sizes = np.cumsum([len(table.asn)] * 2 + [len(countries.asn)])
-    start, stop, country_start, country_stop = np.split(rank, sizes)
-    count = len(points.lo)
-    row, country_row = owners(start, stop, count), owners(country_start, country_stop, count)
-    end = wide.minus(wide.joined(points.take(slice(1, None)), wide.from_ints([0])), wide.from_ints([1]))
-    code = np.where(country_row >= 0, countries.country[country_row], b"")
-    return disjoint(Ranges(points, end, table.asn[row], code).take(row >= 0))
 
 
 def build(asn_dir: Path, country_dir: Path) -> bytes:

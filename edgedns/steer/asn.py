@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from . import asnfiles, asnpack, wide
 from .asnfiles import TextTable
-from .ranges import Asns, Countries, Ranges, disjoint, ranges
+from .ranges import Asns, Countries, Ranges, disjoint, ranges, with_countries
 from .wide import U64, Wide
 
 EXPANDED_LIMIT = 1 << 30  # a gzip file that grows past this is no ASN table
@@ -34,6 +34,7 @@ NETWORK_LIMIT = 20_000_000  # a hostile MMDB's tree can fold onto itself and nev
 _GZIP = b"\x1f\x8b"
 _MMDB_MARK = b"\xab\xcd\xefMaxMind.com"
 _MMDB_TAIL = 128 * 1024
+Fields = tuple[int, str, bytes]  # ASN, name, country
 _WANTED = "wanted a pyasn .dat, an MMDB with ASNs, or an iptoasn TSV"
 
 
@@ -114,6 +115,31 @@ def from_rows(rows: TextTable, source: str, date: str, digest: str) -> AsnTable:
     return _table(v4, v6, rows.names, source, date, digest, len(rows.v4), len(rows.v6))
 
 
+def load_countries(path: str | Path) -> tuple[Ranges, Ranges]:
+    """The countries in an MMDB, v4 and v6, as disjoint ranges of a made-up ASN 1; SourceError as for `load`."""
+    try:
+        with maxminddb.open_database(str(path)) as reader:
+            rows = _mmdb_rows(reader, lambda record: (1, "", country) if (country := _mmdb_country(record)) else None)
+    except (maxminddb.InvalidDatabaseError, ValueError, OverflowError, RecursionError, OSError) as error:
+        raise SourceError(f"{path}: a broken MMDB ({error}): get it again") from None
+    if not rows.v4 and not rows.v6:
+        raise SourceError(f"{path}: an MMDB without countries in its records")
+    return disjoint(ranges(rows.v4)), disjoint(ranges(rows.v6))
+
+
+def joined(table: AsnTable, countries: tuple[Ranges, Ranges]) -> AsnTable:
+    """The same ASNs with the countries of another source (disjoint ranges, v4 and v6) in place of its own."""
+    v4, v6 = (with_countries(side, other) for side, other in zip((table.v4, table.v6), countries, strict=True))
+    return _table(v4, v6, table.names, table.source, table.date, table.digest, table.rows4, table.rows6)
+
+
+def packed(table: AsnTable) -> bytes:
+    """The table in our own file form, which `load` reads."""
+    names = {asn: " ".join(name.split()) for asn, name in table.names.items()}
+    about = {"source": table.source, "date": table.date, "rows4": table.rows4, "rows6": table.rows6}
+    return asnpack.pack(table.v4, table.v6, names, about)
+
+
 @lru_cache(maxsize=1)
 def embedded() -> AsnTable:
     """The table that ships with the package."""
@@ -181,43 +207,48 @@ def _mmdb(database: str | io.BytesIO, digest: str) -> AsnTable:
         with maxminddb.open_database(database, mode) as reader:
             about = reader.metadata()
             date = datetime.fromtimestamp(about.build_epoch, UTC).date().isoformat()
-            return from_rows(_mmdb_rows(reader), f"MMDB {about.database_type}", date, digest)
+            rows = _mmdb_rows(reader, _mmdb_fields)
     except (maxminddb.InvalidDatabaseError, ValueError, OverflowError, RecursionError, OSError) as error:
         raise SourceError(f"a broken MMDB ({error}): get it again") from None
+    if not rows.v4 and not rows.v6:
+        raise SourceError("an MMDB without ASNs in its records (a country or city database?); get one of ASNs")
+    return from_rows(rows, f"MMDB {about.database_type}", date, digest)
 
 
-def _mmdb_rows(reader: Any) -> TextTable:
+def _mmdb_rows(reader: Any, fields: Callable[[Any], Fields | None]) -> TextTable:
     table, seen = TextTable(), 0
     for network, record in reader:
         seen += 1
         if seen > NETWORK_LIMIT:
-            raise SourceError(f"an MMDB of more than {NETWORK_LIMIT} networks is no ASN table")
-        asn, name, country = _mmdb_fields(record)
-        if asn is None:
+            raise SourceError(f"an MMDB of more than {NETWORK_LIMIT} networks is no table of addresses")
+        if (found := fields(record)) is None:
             continue
+        asn, name, country = found
         span = int(network.network_address), int(network.broadcast_address)
         table.add(network.version, (*span, asn, country))
         if asn and name:
             table.names[asn] = name
-    if seen and not table.v4 and not table.v6:
-        raise SourceError("an MMDB without ASNs in its records (a country or city database?); get one of ASNs")
     return table
 
 
-def _mmdb_fields(record: Any) -> tuple[int | None, str, bytes]:
+def _mmdb_fields(record: Any) -> Fields | None:
     """(ASN, name, country) by the keys that MaxMind, DB-IP, ip-location-db and IPinfo write; None: no ASN here."""
     if not isinstance(record, Mapping):
-        return None, "", b""
+        return None
     asn = record.get("autonomous_system_number", record.get("asn"))
     if isinstance(asn, str):
         asn = int(digits) if (digits := asn.upper().removeprefix("AS")).isdecimal() else None
     if not isinstance(asn, int) or not 0 <= asn < 1 << 32:
-        return None, "", b""
+        return None
     name = record.get("autonomous_system_organization", record.get("as_name", record.get("name", "")))
+    return asn, name if isinstance(name, str) else "", _mmdb_country(record)
+
+
+def _mmdb_country(record: Any) -> bytes:
+    if not isinstance(record, Mapping):
+        return b""
     country = record.get("country_code", record.get("country", ""))
-    if isinstance(country, Mapping):
-        country = country.get("iso_code")
-    return asn, name if isinstance(name, str) else "", asnfiles.country_code(country)
+    return asnfiles.country_code(country.get("iso_code") if isinstance(country, Mapping) else country)
 
 
 def _table(v4: Ranges, v6: Ranges, *about: Any) -> AsnTable:

@@ -43,8 +43,10 @@ class Packed(NamedTuple):
 
 
 def pack(v4: Ranges, v6: Ranges, names: dict[int, str], about: dict[str, Any]) -> bytes:
-    """`about` gives source, date, rows4, rows6; the ranges are sorted and disjoint."""
+    """`about` gives source, date, rows4, rows6; the ranges are sorted and disjoint, names are of one line."""
     countries = sorted({*v4.country.tolist(), *v6.country.tolist()})
+    if len(countries) > 256:  # a country's number is one octet
+        raise SourceError(f"{len(countries)} countries, more than there are: get the file again")
     asns = sorted(names)
     columns = [*_columns(v4, countries), *_columns(v6, countries), np.diff(np.array(asns, np.uint32), prepend=np.uint32(0))]
     text = "\n".join(names[asn] for asn in asns).encode()

@@ -89,3 +89,15 @@ def owners(start: NDArray[np.intp], stop: NDArray[np.intp], count: int) -> NDArr
     here = np.arange(count)
     row = np.searchsorted(start, here, "right") - 1
     return np.where(here < np.append(stop, 0)[row], row, -1)
+
+
+def with_countries(table: Ranges, countries: Ranges) -> Ranges:
+    """`table` cut where the country changes, both disjoint; where `countries` is silent, the country is empty."""
+    bounds = wide.joined(table.start, wide.plus_one(table.end), countries.start, wide.plus_one(countries.end))
+    points, rank = wide.ranked(bounds)
+    sizes = np.cumsum([len(table.asn)] * 2 + [len(countries.asn)])
+    start, stop, country_start, country_stop = np.split(rank, sizes)
+    row, country_row = owners(start, stop, len(points.lo)), owners(country_start, country_stop, len(points.lo))
+    end = wide.minus(wide.joined(points.take(slice(1, None)), wide.from_ints([0])), wide.from_ints([1]))
+    named = np.append(countries.country, np.zeros(1, "S2"))  # taken by row -1: nobody says
+    return disjoint(Ranges(points, end, table.asn[row], named[country_row]).take(row >= 0))
