@@ -15,7 +15,10 @@ from edgedns.errors import EdgednsError
 MAX_WORKERS = 64
 MAX_IDENTITY = 63
 TOKEN_VARIABLE = "EDGEDNS_TOKEN"
-OPTIONS = ("rules", "listen", "admin", "asn", "demand", "identity", "state", "workers", "rate-limit", "token-file")
+OPTIONS = (
+    *("rules", "listen", "admin", "asn", "demand", "identity", "state", "workers"),
+    *("rate-limit", "cookie-secret-file", "token-file"),
+)
 
 
 class SettingsError(EdgednsError):
@@ -97,6 +100,7 @@ class Settings:
     state: Path = field(default_factory=lambda: default_state(os.environ, os.geteuid() == 0))
     workers: int = field(default_factory=default_workers)
     rate_limit: str = "0"  # as engine.limit reads it
+    cookie_secret_file: Path | None = None
     token: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
@@ -150,6 +154,7 @@ def _settings(given: Mapping[str, Value], environ: Mapping[str, str]) -> Setting
         state=_path(given, "state") or Path("."),
         workers=_count(workers) if workers else default_workers(),
         rate_limit=_one(given, "rate-limit") or "0",
+        cookie_secret_file=_path(given, "cookie-secret-file"),
         token=read_token(Path(token_file)) if token_file else _checked_token(environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE),
     )
 

@@ -28,6 +28,7 @@ from edgedns.serve.workers import Workers
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="Where snapshots and measurements are kept.")
 @click.option("--workers", type=int, metavar="N", help="Processes that answer. [one a CPU]")
 @click.option("--rate-limit", metavar="RATE[,...]", help="Replies a second to one prefix with one outcome. [0: no limit]")
+@click.option("--cookie-secret-file", type=click.Path(path_type=Path), metavar="FILE", help="Shared with other nodes. [own]")
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="Has the admin token; else EDGEDNS_TOKEN.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="YAML, keys named as these.")
 def serve(config_file: Path | None, **options: object) -> None:

@@ -16,6 +16,7 @@ from edgedns.cli.turns import Turns
 from edgedns.cli.watch import Watch
 from edgedns.config import Settings
 from edgedns.control import Control, Paths
+from edgedns.control.cookies import Secrets
 from edgedns.errors import EdgednsError
 from edgedns.probe.check import Checker, Result
 from edgedns.serve import admin
@@ -68,6 +69,8 @@ class Server:
         self.watches = {name: Watch(path) for name, path in (("rules", self.paths.rules), ("asn", self.paths.asn)) if path}
         self.control = Control(self.paths, self.settings.identity, self.say)
         await self.turns.call(self.control.start, time.time())
+        self.secrets = Secrets(self.control.store, self.settings.cookie_secret_file, self.say)
+        await self.turns.call(self.secrets.follow, time.time())
         if not early:
             await asyncio.to_thread(self.workers.start)
 
@@ -97,6 +100,7 @@ class Server:
             self._every(LOOK, "reload", self._reload_what_changed),
             self._every(RETRY, "checks", checker.run),
             self._every(PRICE, "caps", self._price),
+            self._every(RETRY, "cookie secrets", lambda: call(self.secrets.follow, time.time())),
         ]
         if self.pages is not None:
             loops.append(self._every(STEP, "page", partial(self._look, self.pages)))

@@ -119,7 +119,7 @@ class Control:
 
         RuleErrors or SourceError when there is nothing to serve.
         """
-        self.store.ensure_secrets()
+        self.store.ensure_secrets(now)
         self._salt = self.store.ensure_salt()
         self.orders.restore(now)
         self.caps.restore()

@@ -6,6 +6,7 @@ and the client's address. Secrets are 16 octets, the current one first; the othe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import lru_cache
@@ -15,7 +16,9 @@ from struct import unpack
 CLIENT = 8
 SERVER = 16
 SECRET = 16
+SECRETS_MOST = 4
 
+_HEXADECIMAL = re.compile(rf"[0-9A-Fa-f]{{{SECRET * 2}}}")
 _HEAD = b"\x01\0\0\0"
 _MASK = 0xFFFFFFFFFFFFFFFF
 # RFC 9018 section 4.3: "The DNS server SHOULD allow cookies within a 1-hour period in the past and a 5-minute period
@@ -63,6 +66,26 @@ def renew(cookie: bytes, address: bytes, secrets: Sequence[bytes], now: float) -
     if verdict is Verdict.FRESH:
         return verdict, cookie
     return verdict, make(cookie[:CLIENT], address, secrets[0], now)
+
+
+def parse_secrets(text: str) -> tuple[bytes, ...]:
+    """Secrets as NSD and unbound keep them in a file: 32 hexadecimal digits a line, the one that makes cookies first.
+
+    Empty lines, and those that begin with `#`, are passed over. ValueError says what is wrong, and never shows a line.
+    """
+    found: list[bytes] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        if not _HEXADECIMAL.fullmatch(line):
+            raise ValueError(f"line {number} is not a secret of {SECRET * 2} hexadecimal digits")
+        found.append(bytes.fromhex(line))
+        if found[-1] in found[:-1]:
+            raise ValueError(f"line {number} is a secret that is there already")
+    if not 1 <= len(found) <= SECRETS_MOST:
+        raise ValueError(f"there are {len(found)} secrets, and 1 to {SECRETS_MOST} are possible")
+    return tuple(found)
 
 
 def _age(stamp: int, now: float) -> int:

@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,17 @@ from edgedns.errors import SourceError
 
 Sections = dict[str, NDArray[Any]]
 COOKIE_SECRET = 16
+SECRETS = "secrets.json"
 GOOD_RULES = "rules-good"
 GOOD_TABLE = "asn-good"
+
+
+class CookieSecrets(NamedTuple):
+    """Secrets of server cookies, the one that makes them first; it does so since a Unix time. `shared`: they came in a file."""
+
+    keys: tuple[bytes, ...]
+    since: float
+    shared: bool = False
 
 
 class LocalStore:
@@ -59,16 +68,25 @@ class LocalStore:
 
     # -- secrets
 
-    def ensure_secrets(self) -> None:
-        """Make the key of server cookies where there is none that can be used; only its owner can read it."""
+    def cookie_secrets(self) -> CookieSecrets | None:
+        """Those that were kept; None where there are none that can be used."""
         try:
-            keys = [bytes.fromhex(text) for text in json.loads((self.directory / "secrets.json").read_bytes())["cookies"]]
-            usable = bool(keys) and all(len(key) == COOKIE_SECRET for key in keys)
-        except (OSError, ValueError, TypeError, KeyError):
-            usable = False
-        if not usable:
-            fresh = {"cookies": [os.urandom(COOKIE_SECRET).hex()]}
-            self._write("secrets.json", json.dumps(fresh).encode(), 0o600)
+            kept = json.loads((self.directory / SECRETS).read_bytes())
+            keys = tuple(bytes.fromhex(text) for text in kept["cookies"])
+            found = CookieSecrets(keys, float(kept.get("since", 0.0)), bool(kept.get("shared", False)))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+        return found if keys and all(len(key) == COOKIE_SECRET for key in keys) else None
+
+    def keep_cookie_secrets(self, secrets: CookieSecrets) -> None:
+        """Put them where the workers look; only their owner can read them."""
+        keys = [key.hex() for key in secrets.keys]
+        self._write(SECRETS, json.dumps({"cookies": keys, "since": secrets.since, "shared": secrets.shared}).encode(), 0o600)
+
+    def ensure_secrets(self, now: float) -> None:
+        """Make the secret of server cookies where there is none that can be used."""
+        if self.cookie_secrets() is None:
+            self.keep_cookie_secrets(CookieSecrets((os.urandom(COOKIE_SECRET),), now))
 
     def ensure_salt(self) -> int:
         """The salt of hash units where the rules name none; kept, so that clients keep their side of a split."""

@@ -81,12 +81,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(server: str, zone: str, text: str, folder: Path) -> Iterator[int]:
-    """NSD or Knot for one zone on a port of 127.0.0.1."""
+def serving(server: str, zone: str, text: str, folder: Path, more: str = "") -> Iterator[int]:
+    """NSD or Knot for one zone on a port of 127.0.0.1; `more` goes to the end of its configuration."""
     port = free_port()
     (folder / "zone").write_text(text)
     config = folder / f"{server}.conf"
-    config.write_text({"nsd": NSD, "knot": KNOT}[server].format(port=port, folder=folder, zone=zone))
+    config.write_text({"nsd": NSD, "knot": KNOT}[server].format(port=port, folder=folder, zone=zone) + more)
     log = folder / "out"
     with log.open("wb") as out:
         process = subprocess.Popen([*COMMANDS[server], str(config)], stdout=out, stderr=out, env={**os.environ, "PATH": PATH})

@@ -140,7 +140,7 @@ def test_token_comes_from_a_file_or_the_environment_and_is_never_shown(tmp_path:
     assert named.token == "secret-1"
     settings = load({}, {"EDGEDNS_TOKEN": "secret-2", **HOME}, root=False)
     assert settings.token == "secret-2"
-    assert "secret" not in repr(settings)
+    assert "secret-" not in repr(settings)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"caf\xc3\xa9", b"a\x00b"])

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from edgedns.dns.cookie import Verdict, check, make, renew, siphash24
+from edgedns.dns.cookie import Verdict, check, make, parse_secrets, renew, siphash24
 
 SECRET = bytes.fromhex("e5e973e5a6b2a43f48e7dc849e37bfcf")
 CLIENT = bytes.fromhex("2464c4abcf10c957")
@@ -103,3 +103,29 @@ def test_it_is_bound_to_the_address_and_the_secret() -> None:
 def test_other_lengths_are_only_a_client_cookie(length: int) -> None:
     sent = (make(CLIENT, ADDRESS, SECRET, NOON) + bytes(16))[:length]
     assert renew(sent, ADDRESS, [SECRET], NOON) == (Verdict.BAD, make(CLIENT, ADDRESS, SECRET, NOON))
+
+
+ONE, TWO = "e5e973e5a6b2a43f48e7dc849e37bfcf", "445536BCD2513298075A5D379663C962"
+
+
+def test_secrets_as_a_file_has_them() -> None:
+    assert parse_secrets(f"# active\n{ONE}\n\n {TWO} \n") == (bytes.fromhex(ONE), bytes.fromhex(TWO))
+    assert parse_secrets(f"{ONE}\r\n{TWO}") == parse_secrets(f"{ONE}\n{TWO}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "there are 0 secrets"),
+        (ONE[:-1], "line 1 is not a secret"),
+        (f"{ONE}\n{TWO}00", "line 2 is not a secret"),
+        (f"{ONE}\n{ONE.upper()}", "line 2 is a secret that is there already"),
+        (f"{ONE} {TWO}", "line 1 is not"),
+        ("\n".join(f"{n:032x}" for n in range(5)), "there are 5 secrets"),
+        ("\N{FULLWIDTH DIGIT ONE}" * 32, "line 1 is not"),
+    ],
+)
+def test_what_is_no_file_of_secrets(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        parse_secrets(text)
+    assert ONE[:8] not in str(caught.value)

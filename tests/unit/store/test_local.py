@@ -55,11 +55,11 @@ def test_pickles_are_never_opened(store: LocalStore) -> None:
 
 
 def test_secrets_are_made_once_and_are_their_owners_alone(store: LocalStore) -> None:
-    store.ensure_secrets()
+    store.ensure_secrets(1.0)
     path = store.directory / "secrets.json"
     made = path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
-    store.ensure_secrets()
+    store.ensure_secrets(1.0)
     assert path.read_bytes() == made
 
 
@@ -69,7 +69,7 @@ def test_secrets_are_made_once_and_are_their_owners_alone(store: LocalStore) -> 
 def test_secrets_that_cannot_be_used_are_made_anew(store: LocalStore, content: str) -> None:
     path = store.directory / "secrets.json"
     path.write_text(content)
-    store.ensure_secrets()
+    store.ensure_secrets(1.0)
     assert len(bytes.fromhex(path.read_text().split('"')[3])) == 16
 
 

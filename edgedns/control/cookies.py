@@ -1,0 +1,94 @@
+"""The secrets of server cookies: those of a file that nodes share, else one of this node's own, changed each month.
+
+RFC 9018 section 5: "Changing the Server Secret regularly is RECOMMENDED but, when a secure pseudorandom function is used, it
+need not be changed too frequently. Once a month, for example, would be adequate." Workers follow what is kept in the store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from edgedns.dns.cookie import SECRET, parse_secrets
+from edgedns.errors import SourceError
+from edgedns.store.local import CookieSecrets, LocalStore
+
+DAY = 86400.0
+MONTH = 30 * DAY
+OTHERS_MAY = 0o006  # read, or write
+LARGEST = 4096
+
+Mark = tuple[int, int, int, int] | None
+
+
+def rolled(kept: CookieSecrets, now: float, fresh: bytes) -> CookieSecrets:
+    """A node's own secrets as they are to be at `now` (Unix seconds); `fresh` is a new one, should it be time for that.
+
+    The one before is believed for another day: clients use a cookie for an hour, and come back when TTLs end.
+    """
+    age = now - kept.since
+    if kept.shared or not 0 <= age < MONTH:
+        return CookieSecrets((fresh, kept.keys[0]), now)
+    return kept._replace(keys=kept.keys[:1]) if age >= DAY else kept
+
+
+class Secrets:
+    """Keeps the store's secrets as the file has them, or rolls the node's own where `path` is None. Not thread-safe."""
+
+    def __init__(self, store: LocalStore, path: Path | None, log: Callable[[str], None]) -> None:
+        self._store = store
+        self._path = path
+        self._log = log
+        self._seen = self._last = _mark(path)
+        self._read = False
+
+    def follow(self, now: float) -> None:
+        """To be called every second or so. What is wrong with the file is told once, and the secrets stay as they were."""
+        if self._path is None:
+            self._roll(now)
+        elif self._has_changed():
+            try:
+                self._take(self._path, now)
+            except (OSError, ValueError) as error:
+                said = error.strerror if isinstance(error, OSError) else str(error)
+                self._log(f"{self._path}: {said}; the cookie secrets stay as they were")
+            except SourceError:  # the state directory's fault: it is tried again
+                self._read = False
+                raise
+
+    def _roll(self, now: float) -> None:
+        kept = self._store.cookie_secrets()
+        if kept is None:
+            self._store.ensure_secrets(now)
+            return
+        made = rolled(kept, now, os.urandom(SECRET))
+        if made != kept:
+            self._store.keep_cookie_secrets(made)
+
+    def _has_changed(self) -> bool:
+        """At first, and where two looks in a row see another file than the one that was read: it may be half written."""
+        now, before, self._last = _mark(self._path), self._last, _mark(self._path)
+        if self._read and (now == self._seen or now != before):
+            return False
+        self._read, self._seen = True, now
+        return True
+
+    def _take(self, path: Path, now: float) -> None:
+        with open(path, encoding="ascii", errors="replace") as file:
+            mode, keys = os.fstat(file.fileno()).st_mode, parse_secrets(file.read(LARGEST))
+        if mode & OTHERS_MAY:
+            self._log(f"{path}: everybody can read or write the cookie secrets (mode {mode & 0o777:o}): chmod o-rwx")
+        kept = self._store.cookie_secrets()
+        if kept is None or (kept.keys, kept.shared) != (keys, True):
+            self._store.keep_cookie_secrets(CookieSecrets(keys, now, shared=True))
+            self._log(f"{path}: {len(keys)} cookie secret{'s' * (len(keys) > 1)}, shared; the first makes cookies")
+
+
+def _mark(path: Path | None) -> Mark:
+    """Changes whenever the file is replaced, written to, or given other permissions; None while there is none."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode) if status else None
