@@ -1,4 +1,7 @@
-"""The native twin of the fast path (edgedns/engine/_fastpath.c), one abi3 module. Without a compiler plain Python answers."""
+"""The native twins, abi3 modules: of the fast path (engine/_fastpath.c) and of the load generator (bench/_volley.c).
+
+Without a compiler plain Python answers and asks.
+"""
 
 from setuptools import Extension, setup
 
@@ -12,4 +15,13 @@ FASTPATH = Extension(
     optional=True,
 )
 
-setup(ext_modules=[FASTPATH], options={"bdist_wheel": {"py_limited_api": "cp311"}})
+VOLLEY = Extension(
+    "edgedns.bench._volley",
+    ["edgedns/bench/_volley.c"],
+    define_macros=[("Py_LIMITED_API", "0x030B0000")],
+    extra_compile_args=["-O2", "-std=c11", "-Wall", "-Wextra"],
+    py_limited_api=True,
+    optional=True,
+)
+
+setup(ext_modules=[FASTPATH, VOLLEY], options={"bdist_wheel": {"py_limited_api": "cp311"}})

@@ -22,6 +22,7 @@ ALLOWED = {
     "config": set(),
     "dns": set(),
     "steer": set(),
+    "bench": {"dns"},
     "engine": {"dns", "steer"},
     "serve": {"config", "dns", "steer", "engine"},
     "probe": {"dns", "steer", "engine"},

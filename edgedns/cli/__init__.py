@@ -10,6 +10,7 @@ from edgedns import __version__
 
 # Command -> the module that holds it; loaded when asked for, since `--help` needs none of them.
 COMMANDS = {
+    "bench": "bench",
     "check": "check",
     "data": "data",
     "demo": "demo",

@@ -1,4 +1,4 @@
-"""The plot of `edgedns replay --plot`: what the answers would have cost. The only importer of matplotlib (extra `plot`)."""
+"""The plot of `edgedns replay --plot`: what the answers would have cost. Needs matplotlib (extra `plot`)."""
 
 from __future__ import annotations
 

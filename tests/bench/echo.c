@@ -1,4 +1,4 @@
-/* The kernel's floor: echo HOST PORT sends back what comes, by recvmmsg and sendmmsg, and does nothing else. */
+/* The kernel's floor: echo HOST PORT sends back what comes, as a reply, by recvmmsg and sendmmsg, and does nothing else. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <stdint.h>
@@ -29,8 +29,10 @@ int main(int argc, char **argv)
         for (int i = 0; i < BATCH; i++)
             in[i].msg_hdr.msg_namelen = sizeof at;
         int got = recvmmsg(fd, in, BATCH, MSG_WAITFORONE, NULL);
-        for (int i = 0; i < got; i++)
+        for (int i = 0; i < got; i++) {
+            room[i][2] |= 0x80; /* QR */
             out_parts[i] = (struct iovec){room[i], in[i].msg_len};
+        }
         for (int sent = 0; sent < got;) {
             int more = sendmmsg(fd, out + sent, (unsigned)(got - sent), 0);
             sent += more > 0 ? more : 1;
