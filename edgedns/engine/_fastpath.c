@@ -1143,10 +1143,12 @@ static bool has_valid_cookie(span packet, span reply)
     return false;
 }
 
-/* The octets after the question of a reply of ours, 0 if it has none. */
+/* Where the question of a reply ends, or its header where it has none; 0 if that is cut off. */
 static size_t question_end(span reply)
 {
     cursor c = {reply, HEADER, reply.size < HEADER};
+    if (c.cut || !reply.at[5])
+        return c.cut ? 0 : HEADER;
     unsigned length;
     while ((length = take8(&c)) != 0)
         pass(&c, length);
@@ -1199,15 +1201,14 @@ static int limit(const limiter *l, span packet, span reply, span client, double 
     return l->slip && over[at] % l->slip == 0 ? SLIP : DROP;
 }
 
-/* Make the reply a question alone with TC set. Its size. */
+/* Make the reply its question alone, if it has one, with TC set. Its size. */
 static size_t truncate_reply(uint8_t *reply, size_t size)
 {
-    static const uint8_t counts_of_question[8] = {0, 1};
     size_t end = question_end((span){reply, size});
     if (!end)
         return size;
     reply[2] |= TC;
-    memcpy(reply + 4, counts_of_question, 8);
+    memset(reply + 6, 0, 6);
     return end;
 }
 
@@ -1245,6 +1246,14 @@ static bool hold(PyObject *from, Py_buffer *held, const char *name, size_t width
 
 static bool power_of_two(size_t count) { return count && !(count & (count - 1)); }
 
+/* Whether the sections are of sizes that an answer can be made from; what they hold is checked as it is read. */
+static bool of_form(const world *w)
+{
+    return power_of_two(w->hash.count) && power_of_two(w->apex_hash.count) && w->number.count == sizeof(numbers) / 8 &&
+           w->cookies.count >= COOKIE_SECRET && w->nsid.count <= NSID_MAX && w->node_text.count <= 255 &&
+           w->version_text.count <= 255 && w->network.count >= 2 && w->counters.count < BIT31 && w->networks.count < BIT31;
+}
+
 static bool hold_sections(Native *self, PyObject *sections)
 {
     for (size_t i = 0; i < SECTION_COUNT; i++) {
@@ -1261,14 +1270,11 @@ static bool hold_sections(Native *self, PyObject *sections)
         if (s->writable && !writable)
             ((table *)((char *)&self->w + s->place))->count = 0;
     }
-    const world *w = &self->w;
-    if (!power_of_two(w->hash.count) || !power_of_two(w->apex_hash.count) || w->number.count != sizeof(numbers) / 8 ||
-        w->cookies.count < COOKIE_SECRET || w->nsid.count > NSID_MAX || w->node_text.count > 255 ||
-        w->version_text.count > 255 || w->network.count < 2 || w->counters.count >= BIT31 || w->networks.count >= BIT31) {
+    if (!of_form(&self->w)) {
         PyErr_SetString(PyExc_ValueError, "sections of a form that this engine does not read");
         return false;
     }
-    memcpy(&self->w.n, w->number.at, sizeof(numbers));
+    memcpy(&self->w.n, self->w.number.at, sizeof(numbers));
     return true;
 }
 

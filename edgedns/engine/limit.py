@@ -16,7 +16,7 @@ PLACES = 1 << 16
 WINDOW = 5.0
 MOST = 1_000_000
 COOKIE_OPTION = b"\x00\x0a\x00\x18"
-PLAIN_COUNTS = b"\0\1\0\0\0\0\0\0"
+QUESTION = 12
 TC = 0x02
 NXDOMAIN = 3
 
@@ -115,8 +115,10 @@ def is_exempt(terms: Terms, client: bytes) -> bool:
 
 
 def truncated(reply: bytes) -> bytes:
-    """`reply` as a question alone with TC set: never longer than the query was."""
-    at = 12
-    while reply[at]:
-        at += reply[at] + 1
-    return reply[:2] + bytes((reply[2] | TC, reply[3])) + PLAIN_COUNTS + reply[12 : at + 5]
+    """`reply` as its question alone, if it has one, with TC set: never longer than the query was."""
+    questions, end = reply[5], QUESTION
+    if questions:
+        while reply[end]:
+            end += reply[end] + 1
+        end += 5
+    return reply[:2] + bytes((reply[2] | TC, reply[3], 0, questions, 0, 0, 0, 0, 0, 0)) + reply[QUESTION:end]

@@ -186,6 +186,17 @@ def test_odd_datagrams_disturb_nobody(served: Served) -> None:
     assert served.counted() == [4, 2, 2, 0, 0]
 
 
+def test_what_is_limited_and_has_no_question_stays_without(example: Example) -> None:
+    served = Served(example, terms=Terms(rate=10, slip=1), start=False)
+    with served.client() as sock:
+        for _ in range(20):
+            sock.send(b"\x12\x34" + bytes(10))
+        served.thread.start()
+        got = {sock.recv(1232) for _ in range(20)}
+    served.stop()
+    assert got == {b"\x12\x34\x80\x01" + bytes(8), b"\x12\x34\x82\x01" + bytes(8)}
+
+
 @pytest.mark.parametrize(("dry_run", "replies"), [(False, 10 + 45), (True, 100)])
 def test_rate_limiting(example: Example, dry_run: bool, replies: int) -> None:
     served = Served(example, terms=Terms(rate=10, slip=2, dry_run=dry_run), start=False)

@@ -113,6 +113,13 @@ def test_a_truncated_reply_is_a_question_with_tc(name: str) -> None:
     assert len(cut) <= len(packet)
 
 
+def test_a_truncated_reply_without_a_question_is_a_header() -> None:
+    """As a format error is, or what says that an opcode is not implemented; with and without an OPT record."""
+    head, opt = b"\x12\x34\x80\x01" + bytes(8), b"\0\0\x29" + bytes(8)
+    for reply in (head, head[:11] + b"\1" + opt):
+        assert truncated(reply) == b"\x12\x34\x82\x01" + bytes(8)
+
+
 def test_terms_as_written() -> None:
     assert parse_terms("0") == Terms()
     assert parse_terms("20") == Terms(rate=20)
