@@ -37,6 +37,7 @@ IDLE = 10.0
 BACKLOG = 1024
 ACCEPTS_AT_ONCE = 64
 EVENTS_AT_ONCE = 256
+LINGER = 0.3  # seconds for which open connections are served on when the listening sockets are let go
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,14 @@ class TcpServer:
             self._round(0.5)
             self._close_idle(time.monotonic())
         self._round(0)
+        for descriptor in (*self._listeners, self._wake):
+            self._epoll.unregister(descriptor)  # closing would not: other processes have the same socket open
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
-        self._round(0)  # what was accepted last may have been asked already
+        until = time.monotonic() + LINGER
+        while self._connections and (left := until - time.monotonic()) > 0:
+            self._round(left)  # what was accepted last has been asked already, or soon will be
         for connection in list(self._connections.values()):
             self._close(connection)
         self._epoll.close()

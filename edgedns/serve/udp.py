@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -36,6 +37,8 @@ Look = Callable[[float], "Native | None"]
 NO_LIMIT = Terms()
 LARGEST = 65535
 RECEIVE_BUFFER = 1 << 20
+LOOK = 0.1  # seconds for which a loop waits for a packet before it looks whether it is to leave
+NEVER = threading.Event()
 KNOWN = 4096  # how many clients' addresses a loop remembers in packed form
 TC = 0x02
 
@@ -52,8 +55,9 @@ def open_socket(address: Address) -> socket.socket:
     sock = socket.socket(address.family, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        _set_family_options(sock, address)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        prepare(sock, address.is_wildcard)
         sock.bind((address.host, address.port))
     except OSError:
         sock.close()
@@ -61,15 +65,18 @@ def open_socket(address: Address) -> socket.socket:
     return sock
 
 
-def _set_family_options(sock: socket.socket, address: Address) -> None:
+def prepare(sock: socket.socket, wildcard: bool) -> None:
+    """Set what our loops rely on, also on a socket that somebody else opened."""
+    sock.setblocking(True)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(LOOK * 1e6)))
     if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         level, discover = socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER
-        if address.is_wildcard:
+        if wildcard:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
         level, discover = socket.IPPROTO_IP, _IP_MTU_DISCOVER
-        if address.is_wildcard:
+        if wildcard:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
     # RFC 9715 section 3.1: no fragments, and no trust in path MTUs that anyone may have spoofed.
     with contextlib.suppress(OSError):
@@ -85,22 +92,26 @@ def serve(
     complain: Complain,
     look: Look | None = None,
     terms: Terms = NO_LIMIT,
+    leave: threading.Event = NEVER,
 ) -> None:
-    """Answer until `stop(sock)`; what is in the socket's queue by then is answered still.
+    """Answer until `retire(sock)`, when what is in the socket's queue by then is answered still; or until `leave` is set.
 
-    With `look` the native loop answers, and `respond` only what that hands back.
+    Who leaves has answered all that it took, and what is queued is for who goes on reading there. With `look` the native
+    loop answers, and `respond` only what that hands back.
     """
     loop, limiter = _serve_wildcard if wildcard else _serve_exact, None
-    if terms.rate and look is not None and native.LOOPS:
+    if terms.limits and look is not None and native.LOOPS:
         limiter = native.limiter_of(terms, State())
-    elif terms.rate:
+    elif terms.limits:
         respond = _limiting(respond, terms, State(), cells)
     while True:
         try:
             if look is not None and native.LOOPS:
-                _serve_native(sock, wildcard, respond, clock, cells, complain, look, limiter)
+                _serve_native(sock, wildcard, respond, clock, cells, complain, look, limiter, leave)
             else:
-                loop(sock, respond, clock, cells, complain)
+                loop(sock, respond, clock, cells, complain, leave)
+            return
+        except Leaving:
             return
         except Exception as error:
             if sock.fileno() < 0:
@@ -109,8 +120,8 @@ def serve(
             time.sleep(0.01)  # whatever it is, it must not become a busy loop
 
 
-def stop(sock: socket.socket) -> None:
-    """End the loop of this socket when its queue is empty; from now on the other workers get what comes."""
+def retire(sock: socket.socket) -> None:
+    """The end of a socket: others get what comes from now on, and its loop ends when its queue is empty."""
     # A connected socket is passed over when the kernel chooses among those that share the port, and keeps its queue.
     # To itself: nobody else is taken for its peer.
     own = sock.getsockname()
@@ -121,11 +132,28 @@ def stop(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RD)  # wakes the reader, also where it says that the socket is not connected
 
 
-def _serve_exact(sock: socket.socket, respond: Respond, clock: Clock, cells: memoryview[int], complain: Complain) -> None:
+def is_retired(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+class Leaving(Exception):
+    """Ends the native loop, which has answered all that it took when it looks."""
+
+
+def _serve_exact(
+    sock: socket.socket, respond: Respond, clock: Clock, cells: memoryview[int], complain: Complain, leave: threading.Event
+) -> None:
     """The loop for one address: the kernel answers from the address that the socket is bound to."""
-    receive, send, packed = sock.recvfrom, sock.sendto, Packed(sock.family)
-    while True:
-        packet, peer = receive(LARGEST)
+    receive, send, packed, leaving = sock.recvfrom, sock.sendto, Packed(sock.family), leave.is_set
+    while not leaving():
+        try:
+            packet, peer = receive(LARGEST)
+        except BlockingIOError:  # nothing came for LOOK seconds
+            continue
         if peer is None:
             return
         cells[UDP_RECEIVED] += 1
@@ -148,11 +176,17 @@ def _serve_exact(sock: socket.socket, respond: Respond, clock: Clock, cells: mem
             cells[TRUNCATED] += 1
 
 
-def _serve_wildcard(sock: socket.socket, respond: Respond, clock: Clock, cells: memoryview[int], complain: Complain) -> None:
+def _serve_wildcard(
+    sock: socket.socket, respond: Respond, clock: Clock, cells: memoryview[int], complain: Complain, leave: threading.Event
+) -> None:
     """The loop for 0.0.0.0 and ::, where each reply says itself which address it leaves from."""
     receive, send, packed, sources = sock.recvmsg, sock.sendmsg, Packed(sock.family), Sources(sock.family)
-    while True:
-        packet, ancillary, _, peer = receive(LARGEST, 64)
+    leaving = leave.is_set
+    while not leaving():
+        try:
+            packet, ancillary, _, peer = receive(LARGEST, 64)
+        except BlockingIOError:
+            continue
         if peer is None:
             return
         cells[UDP_RECEIVED] += 1
@@ -200,6 +234,7 @@ def _serve_native(
     complain: Complain,
     look: Look,
     limiter: Limiter | None,
+    leave: threading.Event,
 ) -> None:
     """The loop in C, which counts what it sends; here is answered what it hands back."""
 
@@ -207,6 +242,8 @@ def _serve_native(
 
     def look_now() -> tuple[Native | None, float]:
         nonlocal seen
+        if leave.is_set():
+            raise Leaving
         now = clock.now
         try:
             seen = look(now)

@@ -1,8 +1,8 @@
-"""The main of a worker process: `python -m edgedns.serve.worker --slot N --listen ADDR:PORT ... --state DIR`.
+"""The main of a worker process, `python -m edgedns.serve.worker`, started by the control process with its sockets open.
 
 It answers from the files that the control process publishes and needs nothing else of it: it goes on when that is
 gone. What it has to say about itself lies in `<state>/run/worker-<slot>.json` (see Status), so that any later control
-process finds it there. It imports neither numpy, pydantic nor aiohttp.
+process finds it there, and asks it for its sockets. It imports neither numpy, pydantic nor aiohttp.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from typing import Protocol
 from edgedns import __version__, metrics
 from edgedns.config import Address, parse_address
 from edgedns.engine.limit import Terms, parse_terms
-from edgedns.serve import tcp, udp
+from edgedns.serve import sockets, tcp, udp
 from edgedns.serve.clock import Clock
 from edgedns.serve.complaints import Complaints
+from edgedns.serve.handover import Giver
 
 REFRESH = 0.1
 RESPONDER = "edgedns.serve.current:open_current"
@@ -107,17 +108,19 @@ def listen_sentence(address: Address, error: OSError) -> str:
 
 
 def arguments(listen: Sequence[Address], state: Path, responder: str, extra: Sequence[str]) -> list[str]:
-    """What all workers of one control process are started with, beside their slot."""
+    """What all workers of one control process are started with, beside their slot and sockets."""
     return [*(f"--listen={address}" for address in listen), f"--state={state}", f"--responder={responder}", *extra]
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="edgedns.serve.worker", description="Answer DNS queries (started by edgedns serve).")
     parser.add_argument("--slot", type=int, required=True, help="which of the workers this is")
-    parser.add_argument("--listen", action="append", required=True, help="ADDR:PORT, may be repeated")
+    parser.add_argument("--sockets", default="", help="numbers of open sockets that are passed, with commas")
+    parser.add_argument("--listen", action="append", required=True, help="ADDR:PORT, may be repeated: opened unless passed")
+    parser.add_argument("--build", default="", help="which files it runs from, so that others see it")
     parser.add_argument("--state", type=Path, required=True, help="state directory")
     parser.add_argument("--responder", default=RESPONDER, help="module:function that opens what answers")
-    parser.add_argument("--rate-limit", default="0", help="RATE[,slip=N][,dry-run][,exempt=PREFIX ...]")
+    parser.add_argument("--rate-limit", default="", help="RATE[,slip=N][,dry-run][,exempt=PREFIX ...]")
     parser.add_argument("--tcp-idle", type=float, default=tcp.IDLE, help="seconds before an idle connection is closed")
     return parser.parse_args(argv)
 
@@ -129,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     options = _parse(argv)
     run: Path = options.state / "run"
-    settings = [argument for argument in argv if not argument.startswith("--slot")]
+    settings = [argument for argument in argv if not argument.startswith(("--slot", "--sockets"))]
     status = Status(os.getpid(), start_ticks(os.getpid()), options.slot, __version__, settings)
     lock = _lock_slot(run, options.slot)
     if lock is None:
@@ -161,20 +164,35 @@ def _run(options: argparse.Namespace, run: Path, status: Status) -> int:
     counters = _open_counters(run, options.slot, complain)
     counters.begin(status.pid, time.time())
     responder = _open_responder(options.responder, str(options.state), counters)
-    # Only what can answer may share the port: the kernel spreads queries over all who listen.
+    terms = parse_terms(options.rate_limit) if options.rate_limit else udp.NO_LIMIT
     if not _wait_for_snapshot(responder, clock, counters, complain):
         return 0
-    listen, terms = [parse_address(text) for text in options.listen], parse_terms(options.rate_limit)
-    service = Service(listen, responder, clock, counters, complain, options.tcp_idle, terms)
+    # Only what can answer may share the port: the kernel spreads queries over all who listen.
+    found = _sockets(options.sockets, [parse_address(text) for text in options.listen])
+    giver = _open_giver(run, options.slot, found, complain)
+    service = Service(found, responder, clock, counters, complain, options.tcp_idle, terms)
     gc.collect()
     gc.freeze()  # what is loaded by now stays
     service.start()
     write_status(run, Status(status.pid, status.ticks, status.slot, status.version, status.settings, ready=True))
     while signal.sigtimedwait(STOP, REFRESH) is None:
         _watch_once(responder, clock, counters, complain)
+    if giver:
+        giver.close()
     service.stop()
     status_path(run, status.slot).unlink(missing_ok=True)
     return 0
+
+
+def _sockets(passed: str, listen: Sequence[Address]) -> list[socket.socket]:
+    """What we answer on: sockets that were passed to us, and what is lacking, opened now."""
+    found = [sockets.held(socket.socket(fileno=int(number))) for number in passed.split(",") if number]
+    for place in sockets.missing(sockets.places(listen), found):
+        try:
+            found.append(sockets.opened(place))
+        except OSError as error:
+            raise OSError(listen_sentence(place.address, error)) from error
+    return [one.sock for one in found]
 
 
 class Service:
@@ -182,7 +200,7 @@ class Service:
 
     def __init__(
         self,
-        listen: Sequence[Address],
+        found: Sequence[socket.socket],
         responder: Responder,
         clock: Clock,
         counters: metrics.Counters,
@@ -190,21 +208,20 @@ class Service:
         tcp_idle: float = tcp.IDLE,
         terms: Terms = udp.NO_LIMIT,
     ) -> None:
-        self._udp: list[tuple[socket.socket, bool]] = []
-        listeners = []
-        for address in listen:
-            try:
-                self._udp.append((udp.open_socket(address), address.is_wildcard))
-                listeners.append(tcp.open_listener(address))
-            except OSError as error:
-                raise OSError(listen_sentence(address, error)) from error
         respond, cells = responder.respond, counters.cells
         # A responder of the native engine has a loop of its own.
         look = getattr(responder, "look", None) if getattr(responder, "engine", "") == "native" else None
+        self._udp = [sock for sock in found if sock.type == socket.SOCK_DGRAM]
+        listeners = [sock for sock in found if sock.type == socket.SOCK_STREAM]
         self._tcp = tcp.TcpServer(listeners, respond, clock, cells, complain, tcp.Limits(idle=tcp_idle))
+        self._leaves = [threading.Event() for _ in self._udp]
         self._threads = [
-            threading.Thread(target=udp.serve, args=(sock, wildcard, respond, clock, cells, complain, look, terms), daemon=True)
-            for sock, wildcard in self._udp
+            threading.Thread(
+                target=udp.serve,
+                args=(sock, _is_wildcard(sock), respond, clock, cells, complain, look, terms, leave),
+                daemon=True,
+            )
+            for sock, leave in zip(self._udp, self._leaves, strict=True)
         ]
         self._threads.append(threading.Thread(target=self._tcp.run, daemon=True))
 
@@ -215,13 +232,18 @@ class Service:
             thread.start()
 
     def stop(self, within: float = 0.5) -> None:
-        """Answer what is queued, then close; no longer than `within` seconds."""
-        for sock, _ in self._udp:
-            udp.stop(sock)
+        """Answer what was taken and what is queued in retired sockets, then close; no longer than `within` seconds."""
+        for sock, leave in zip(self._udp, self._leaves, strict=True):
+            if not udp.is_retired(sock):  # others go on reading there
+                leave.set()
         self._tcp.stop()
         until = time.monotonic() + within
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+
+
+def _is_wildcard(sock: socket.socket) -> bool:
+    return Address(*sock.getsockname()[:2]).is_wildcard
 
 
 def _allow_descriptors() -> None:
@@ -237,6 +259,14 @@ def _open_counters(run: Path, slot: int, complain: Complaints) -> metrics.Counte
     except OSError as error:  # better uncounted answers than none
         complain("opening counters", error)
         return metrics.Counters()
+
+
+def _open_giver(run: Path, slot: int, found: Sequence[socket.socket], complain: Complaints) -> Giver | None:
+    try:
+        return Giver(run, slot, found)
+    except OSError as error:  # the next control process will have to do with sockets of its own
+        complain("offering sockets", error)
+        return None
 
 
 def _open_responder(name: str, state: str, counters: metrics.Counters) -> Responder:

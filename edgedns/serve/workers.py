@@ -2,6 +2,9 @@
 
 Workers outlive the control process. The next one finds them by the status files they keep in `<state>/run`, goes on
 with those that were started with the same settings, and lets the others go only when their successors answer.
+
+Sockets outlive workers: the control process holds duplicates, passes them to each worker that it starts in the place of
+another, and asks workers for theirs that it did not start. So nothing that waits in a socket is lost.
 """
 
 from __future__ import annotations
@@ -15,19 +18,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from edgedns import __version__, metrics
 from edgedns.config import Address
 from edgedns.errors import EdgednsError
-from edgedns.serve import worker
-from edgedns.serve.worker import Status, listen_sentence, read_status, start_ticks
+from edgedns.serve import handover, sockets, udp, worker
+from edgedns.serve.sockets import Berth, Held
+from edgedns.serve.worker import listen_sentence, read_status, start_ticks
 
 SPACING = 0.5  # seconds between two starts in one slot
 LONGEST_WAIT = 10.0  # between starts of a worker that dies before it is ready
 SILENT = 10.0  # seconds without a beat after which a worker counts as hung
+CLOSED_AFTER = 2  # failed starts in a row: what nobody reads is closed until the next try, so that others get its share
 LOG_SIZE = 4 << 20
 
 
@@ -47,6 +52,7 @@ class Worker:
     started: float = 0.0  # CLOCK_MONOTONIC
     due: float = 0.0
     failures: int = 0  # in a row, before it was ready
+    berth: Berth = field(default_factory=list)
 
     def is_alive(self) -> bool:
         if self.child:
@@ -62,7 +68,8 @@ class Worker:
 class Workers:
     """`count` workers on the same addresses. Not thread-safe; `poll` is to be called about every 100 ms.
 
-    `listen` is what they listen on: a port 0 is replaced by a free one at `start`. `log` gets what they have to say.
+    `listen` is what they listen on: a port 0 is replaced by a free one at `start`. `given` are sockets that were passed to
+    this process. `log` gets what they have to say.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class Workers:
         python: str = sys.executable,
         responder: str = worker.RESPONDER,
         extra: Sequence[str] = (),
+        given: Sequence[Held] = (),
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.listen = tuple(listen)
@@ -84,6 +92,7 @@ class Workers:
         self._python = python
         self._responder = responder
         self._extra = tuple(extra)
+        self._given = list(given)
         self._log = log
         self._workers: list[Worker] = []
         self._settings: list[str] = []
@@ -96,26 +105,61 @@ class Workers:
         self.take_lock()
         self._open_log()
         found = self._find()
-        self.listen = tuple(self._resolve(address, found) for address in self.listen)
+        self.listen = tuple(self._resolve(address) for address in self.listen)
         self._settings = worker.arguments(self.listen, self._state, self._responder, self._extra)
-        kept = [status for status in found if status.settings == self._settings and status.version == __version__]
-        kept = [status for status in kept if status.ready][: self._count]
-        for address in self.listen:
-            _check_free(address, found)
-        self._workers = [Worker(status.slot, status.pid, status.ticks, None, True) for status in kept]
-        taken = {status.slot for status in found}
-        free = (slot for slot in range(len(found) + self._count) if slot not in taken)
-        fresh = [Worker(next(free)) for _ in range(self._count - len(kept))]
-        self._workers += fresh
+        kept = [one for one in found if self._is_alike(one)][: self._count] if self._all_are_read(found) else []
+        others = [one for one in found if one not in kept]
+        self._workers = kept + self._fresh(found)[: self._count - len(kept)]
         try:
-            for one in fresh:
+            left = self._allot(kept, others)
+            for one in self._workers[len(kept) :]:
                 self._spawn(one)
             self._wait_ready(timeout)
         except BaseException:  # Ctrl-C too: they would live on
-            _end(fresh, 1.0)
-            self._workers = []
+            _end(self._workers[len(kept) :], 1.0)
+            self._forget([*found, *self._workers])
             raise
-        _end([_adopted(status) for status in found if status not in kept], 2.0)
+        sockets.retire(left)
+        _end(others, 2.0)
+        sockets.close(left)
+        for one in others:
+            self._clear(one.slot)
+
+    def _is_alike(self, one: Worker) -> bool:
+        """Whether it can go on: started as we would start it, and its sockets are ours too."""
+        status = read_status(self._run, one.slot)
+        same = status is not None and status.settings == self._settings and status.version == __version__
+        return same and one.ready and not sockets.missing(sockets.places(self.listen), one.berth)
+
+    def _all_are_read(self, found: Sequence[Worker]) -> bool:
+        """Whether the workers that run read every socket that they should: more may have been given to us since."""
+        read, wanted = {one.number for each in found for one in each.berth}, sockets.places(self.listen)
+        return all(one.number in read for one in self._given if one.shared and one.place in wanted)
+
+    def _fresh(self, found: Sequence[Worker]) -> list[Worker]:
+        """New ones in slots that nobody has: counters and status files are each worker's own."""
+        taken = {one.slot for one in found}
+        return [Worker(slot) for slot in range(len(found) + self._count) if slot not in taken]
+
+    def _allot(self, kept: Sequence[Worker], others: Sequence[Worker]) -> list[Held]:
+        """Give each worker the sockets of one that goes; what is left over. A worker opens itself what it lacks."""
+        wanted = sockets.places(self.listen)
+        theirs = [one.berth for one in (*kept, *others)]
+        berths, left = sockets.allot(wanted, theirs, self._given, self._count)
+        self._given = []
+        for one, berth in zip(self._workers, berths, strict=True):
+            one.berth = berth
+        ours = self._ports((*kept, *others)) | {held.place.address.port for berth in berths for held in berth}
+        for address in self.listen:
+            if address.port not in ours:
+                _check_free(address)
+        return left
+
+    def _ports(self, found: Iterable[Worker]) -> set[int]:
+        """Where workers that run are bound: there only their successors' own bind can tell whether an address is free."""
+        statuses = (read_status(self._run, one.slot) for one in found)
+        arguments = [argument for status in statuses if status for argument in status.settings]
+        return {int(argument.rpartition(":")[2]) for argument in arguments if argument.startswith("--listen")}
 
     def poll(self) -> None:
         """Start again what died or hangs, pass on what the workers said. Never blocks."""
@@ -130,16 +174,23 @@ class Workers:
                 self._spawn(one)
         self._pass_on_log()
 
-    def stop(self, timeout: float = 2.0) -> None:
-        """End all workers; those that don't go by themselves are killed."""
+    def stop(self, timeout: float = 2.0, keep: bool = False) -> None:
+        """End all workers; those that don't go by themselves are killed. What is queued is answered first.
+
+        With `keep` it stays queued instead: the service manager has the sockets, for the next control process.
+        """
+        if not keep:
+            for one in self._workers:
+                sockets.retire(one.berth)
         _end(self._workers, timeout)
-        self._workers = []
+        for one in self._workers:
+            self._clear(one.slot)
+        self._forget(self._workers)
         self.leave()
 
     def retreat(self) -> None:
         """End those that were started and leave those that were found, as if nothing had been tried."""
         _end([one for one in self._workers if one.child], 2.0)
-        self._workers = [one for one in self._workers if not one.child]
         self.leave()
 
     def leave(self) -> None:
@@ -148,13 +199,29 @@ class Workers:
         for one in self._workers:
             if one.child:
                 one.child.returncode = 0  # no longer ours to wait for
-        self._workers = []
+        self._forget(self._workers)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
         if self._logfile:
             self._logfile.close()
             self._logfile = None
+
+    def _forget(self, those: Iterable[Worker]) -> None:
+        """Close our duplicates of their sockets."""
+        for one in those:
+            sockets.close(one.berth)
+        sockets.close(self._given)
+        self._workers, self._given = [], []
+
+    def _clear(self, slot: int) -> None:
+        """Nobody is there any more who could be asked."""
+        worker.status_path(self._run, slot).unlink(missing_ok=True)
+
+    @property
+    def held(self) -> list[Held]:
+        """The sockets of all, each once."""
+        return list({one.number: one for each in self._workers for one in each.berth}.values())
 
     @property
     def pids(self) -> list[int]:
@@ -185,13 +252,28 @@ class Workers:
             ) from None
         self._lock = descriptor
 
-    def _find(self) -> list[Status]:
-        """The living workers of this state directory."""
+    def _find(self) -> list[Worker]:
+        """The living workers of this state directory, each with the sockets that it gives us."""
         slots = {int(path.stem.removeprefix("worker-")) for path in self._run.glob("worker-*.json")}
         statuses = (read_status(self._run, slot) for slot in sorted(slots))
-        return [status for status in statuses if status and start_ticks(status.pid) == status.ticks]
+        alive = [status for status in statuses if status and start_ticks(status.pid) == status.ticks]
+        known = {one.number: one for one in self._given}
+        found = []
+        for status in alive:
+            berth = self._ask(status.slot, known)
+            found.append(Worker(status.slot, status.pid, status.ticks, None, status.ready, berth=berth))
+        read = {one.number for each in found for one in each.berth}
+        self._given = [one for one in self._given if one.number not in read]
+        return found
 
-    def _resolve(self, address: Address, found: Iterable[Status]) -> Address:
+    def _ask(self, slot: int, known: dict[int, Held]) -> Berth:
+        """Duplicates of the sockets of the worker in a slot, or what is known already under the same number."""
+        got = [sockets.held(sock) for sock in handover.ask(self._run, slot)]
+        berth = [known.setdefault(one.number, one) for one in got if not udp.is_retired(one.sock)]
+        sockets.close(one for one in got if one not in berth)
+        return berth
+
+    def _resolve(self, address: Address) -> Address:
         """The address itself, or for port 0 a port that is free for UDP and TCP."""
         if address.port:
             return address
@@ -206,11 +288,14 @@ class Workers:
 
     def _spawn(self, one: Worker) -> None:
         """Start a fresh interpreter in the slot; in a session of its own, so that Ctrl-C reaches the control process only."""
-        worker.status_path(self._run, one.slot).unlink(missing_ok=True)
+        self._clear(one.slot)
         one.ready, one.started, one.due = False, time.monotonic(), 0.0
+        numbers = [held.sock.fileno() for held in one.berth]
+        passed = f"--sockets={','.join(map(str, numbers))}"
         try:
             one.child = subprocess.Popen(
-                [self._python, "-P", "-m", "edgedns.serve.worker", f"--slot={one.slot}", *self._settings],
+                [self._python, "-P", "-m", "edgedns.serve.worker", f"--slot={one.slot}", passed, *self._settings],
+                pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
                 stdout=self._logfile,
                 stderr=self._logfile,
@@ -238,6 +323,11 @@ class Workers:
 
     def _delay(self, one: Worker) -> None:
         one.failures += 1
+        if one.failures >= CLOSED_AFTER and any(other.ready for other in self._workers):
+            own = [held for held in one.berth if not held.shared]
+            sockets.retire(own)
+            sockets.close(own)
+            one.berth = [held for held in one.berth if held.shared]
         one.due = time.monotonic() + min(SPACING * 2**one.failures, LONGEST_WAIT)
 
     def _look_at(self, one: Worker, now: float) -> None:
@@ -245,6 +335,7 @@ class Workers:
             status = read_status(self._run, one.slot)
             if status and status.pid == one.pid and status.ready:
                 one.ready, one.failures = True, 0
+                one.berth = self._ask(one.slot, {each.number: each for each in one.berth})
             return
         head = metrics.read_head(self._run, one.slot)
         if head and head.pid == one.pid and head.beat and now - head.beat > SILENT:
@@ -288,18 +379,8 @@ class Workers:
             self._logged = 0
 
 
-def _adopted(status: Status) -> Worker:
-    return Worker(status.slot, status.pid, status.ticks, None, status.ready)
-
-
-def _check_free(address: Address, found: Iterable[Status]) -> None:
-    """Refuse an address that another program has: with SO_REUSEPORT the workers might silently share it.
-
-    Where workers that still run are bound to the port, only their successors' own bind can tell.
-    """
-    held = f":{address.port}"
-    if any(argument.endswith(held) for status in found for argument in status.settings if argument.startswith("--listen")):
-        return
+def _check_free(address: Address) -> None:
+    """Refuse an address that another program has: with SO_REUSEPORT we might silently share it."""
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         with socket.socket(address.family, kind) as probe:
             if address.family == socket.AF_INET6:

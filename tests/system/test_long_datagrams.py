@@ -43,7 +43,7 @@ def client(request: pytest.FixtureRequest, example: Example) -> Iterator[socket.
         sock.settimeout(3)
         sock.connect(served.getsockname())
         yield sock
-    udp.stop(served)
+    udp.retire(served)
     thread.join(3)
     served.close()
     assert not thread.is_alive()

@@ -72,7 +72,7 @@ class Served:
             return sock.recv(65535)
 
     def stop(self) -> None:
-        udp.stop(self.sock)
+        udp.retire(self.sock)
         self.thread.join(3)
         assert not self.thread.is_alive()
         self.sock.close()
@@ -164,7 +164,7 @@ def test_what_is_queued_is_answered_before_it_ends(example: Example) -> None:
     with served.client() as sock:
         for _ in range(200):
             sock.send(query())
-        udp.stop(served.sock)
+        udp.retire(served.sock)
         served.thread.start()
         for _ in range(200):
             assert sock.recv(1232)

@@ -51,7 +51,7 @@ class Served:
         return self.cells[metrics.UDP_RECEIVED : metrics.UDP_UNSENT + 1].tolist()
 
     def stop(self) -> None:
-        udp.stop(self.sock)
+        udp.retire(self.sock)
         self.thread.join(3)
         self.sock.close()
 
@@ -132,7 +132,7 @@ def test_what_is_queued_is_answered_at_the_end(host: str, asked: str) -> None:
     with waiting.client(asked) as sock:
         for number in range(100):
             sock.send(b"%03d" % number)
-        udp.stop(waiting.sock)
+        udp.retire(waiting.sock)
         waiting.thread.start()
         waiting.thread.join(3)
         assert not waiting.thread.is_alive()

@@ -116,19 +116,6 @@ def test_a_killed_worker_is_back_within_a_second_and_no_count_is_lost(make: Make
     assert totals[metrics.UDP_REPLIED] in (39, 40)
 
 
-def test_killing_over_and_over_leaks_nothing(make: Make) -> None:
-    workers = make()
-    workers.start()
-    descriptors = len(os.listdir("/proc/self/fd"))
-    for round_ in range(6):
-        os.kill(workers.pids[0], signal.SIGKILL)
-        poll_until(workers, lambda: not workers.pids)
-        poll_until(workers, lambda: len(workers.pids) == 1)
-        assert workers.restarts == round_ + 1
-    assert ask(workers.listen[0], b"hello") == b"hello"
-    assert len(os.listdir("/proc/self/fd")) == descriptors
-
-
 def test_a_query_that_kills_is_survived(make: Make, lines: list[str]) -> None:
     workers = make()
     workers.start()
