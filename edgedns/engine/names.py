@@ -211,8 +211,11 @@ class _ZoneTails:
 
     def _child(self, name: bytes, unused: int) -> int:
         wildcard = b"\1*" + name
-        if wildcard in self.order and walk(self.zone.find, self.zone.apex, wildcard, unused).kind is not Kind.DELEGATION:
-            return WILDCARD | self.order[wildcard]
+        # Where a cut or a DNAME above hides it, the closest encloser is another.
+        met = lookup(self.zone.find, self.zone.apex, wildcard, unused)
+        if wildcard in self.order and met.encloser == wildcard:
+            # A wildcard with NS is a cut for its own name alone (RFC 4592 section 4.2): the reference tells the two apart.
+            return NONE if met.kind is Kind.DELEGATION else WILDCARD | self.order[wildcard]
         label = next(f"-{i}".encode() for i in range(len(self.order) + 1) if self._free(f"-{i}".encode(), name))
         below = bytes((len(label),)) + label + name
         if len(below) > 255:
