@@ -99,7 +99,7 @@ class Settings:
     identity: str = field(default_factory=socket.gethostname)
     state: Path = field(default_factory=lambda: default_state(os.environ, os.geteuid() == 0))
     workers: int = field(default_factory=default_workers)
-    rate_limit: str = "0"  # as engine.limit reads it
+    rate_limit: str = ""  # as engine.limit reads it, empty for its default
     cookie_secret_file: Path | None = None
     token: str = field(default="", repr=False)
 
@@ -153,7 +153,7 @@ def _settings(given: Mapping[str, Value], environ: Mapping[str, str]) -> Setting
         identity=_identity(_one(given, "identity")),
         state=_path(given, "state") or Path("."),
         workers=_count(workers) if workers else default_workers(),
-        rate_limit=_one(given, "rate-limit") or "0",
+        rate_limit=_one(given, "rate-limit"),
         cookie_secret_file=_path(given, "cookie-secret-file"),
         token=read_token(Path(token_file)) if token_file else _checked_token(environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE),
     )

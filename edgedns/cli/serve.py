@@ -11,7 +11,7 @@ import click
 
 from edgedns import config
 from edgedns.config import Settings
-from edgedns.engine.limit import parse_terms
+from edgedns.engine.limit import DEFAULT, parse_terms
 from edgedns.errors import EdgednsError
 from edgedns.publish import read_root
 from edgedns.serve.current import Mapped, engine_name
@@ -27,7 +27,7 @@ from edgedns.serve.workers import Workers
 @click.option("--demand", type=click.Path(path_type=Path), metavar="FILE", help="Demand by network, for caps. [as counted]")
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="Where snapshots and measurements are kept.")
 @click.option("--workers", type=int, metavar="N", help="Processes that answer. [one a CPU]")
-@click.option("--rate-limit", metavar="RATE[,...]", help="Replies a second to one prefix with one outcome. [0: no limit]")
+@click.option("--rate-limit", metavar="WORDS", help="What one prefix may get over UDP; 'off' for no limit. [surplus=100000]")
 @click.option("--cookie-secret-file", type=click.Path(path_type=Path), metavar="FILE", help="Shared with other nodes. [own]")
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="Has the admin token; else EDGEDNS_TOKEN.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="YAML, keys named as these.")
@@ -45,7 +45,7 @@ def serve(config_file: Path | None, **options: object) -> None:
 def _serve(settings: Settings, rules: Path) -> None:
     """What was published before is answered from while the inputs, and what reads them, are still being loaded."""
     engine_name()
-    extra = [f"--rate-limit={settings.rate_limit}"] if _limits(settings.rate_limit) else []
+    extra = [f"--rate-limit={_terms(settings.rate_limit)}"]
     workers = Workers(settings.listen, settings.workers, settings.state, extra=extra, log=say)
     workers.take_lock()
     try:
@@ -61,12 +61,13 @@ def _serve(settings: Settings, rules: Path) -> None:
     asyncio.run(server.run(early))
 
 
-def _limits(text: str) -> bool:
-    """Whether replies are limited at all; SettingsError where nobody could tell."""
+def _terms(text: str) -> str:
+    """The terms of rate limiting, as given or by default; SettingsError where nobody could tell."""
     try:
-        return parse_terms(text).rate > 0
+        parse_terms(text or DEFAULT)
     except ValueError as error:
         raise config.SettingsError(f"--rate-limit {text}: {error}") from None
+    return text or DEFAULT
 
 
 def say(line: str) -> None:

@@ -20,7 +20,7 @@
 #include <string.h>
 
 /* Of the sections and signatures; native.py takes no module of another. To be raised when either changes. */
-enum { FORM = 1 };
+enum { FORM = 2 };
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the published files are little-endian; plain Python answers here"
@@ -1110,10 +1110,10 @@ static long finish(query *q, plan *said, sink *out, counts *made)
 enum { SEND, SLIP, DROP };
 enum { EXEMPT = 18 }; /* octets of a row: family, length, address */
 
-/* The terms and one table of places. `left` and `at` are doubles. */
+/* The terms and one table of places. `due` are doubles. */
 typedef struct {
-    table tag, left, at, over, exempt;
-    uint32_t rate, slip;
+    table due, over, exempt;
+    uint32_t rate, surplus, slip;
     bool dry_run;
 } limiter;
 
@@ -1156,9 +1156,8 @@ static size_t question_end(span reply)
     return c.cut ? 0 : c.at;
 }
 
-static uint32_t limit_place(span reply, span client)
+static uint32_t outcome_place(span reply, uint32_t place)
 {
-    uint32_t place = crc32((span){client.at, client.size == 4 ? 3 : 7}, 0);
     unsigned rcode = reply.at[3] & 0x0F;
     if (rcode || !(reply.at[6] || reply.at[7]))
         return crc32((span){(const uint8_t[]){(uint8_t)rcode, reply.at[2] & AA}, 2}, place);
@@ -1175,30 +1174,35 @@ static uint32_t limit_place(span reply, span client)
     return crc32((span){folded, size}, place);
 }
 
+/* Take `cost` seconds of a place's time: 0, or the number of those that it could not pay. */
+static uint32_t spend(const limiter *l, uint32_t place, double cost, double now)
+{
+    size_t at = place & (l->due.count - 1);
+    double *due = (double *)l->due.at + at, paid = (*due > now - 1.0 ? *due : now - 1.0) + cost;
+    *due = paid < now + 5.0 ? paid : now + 5.0;
+    if (*due - cost / 2 <= now)
+        return 0;
+    uint32_t *over = (uint32_t *)l->over.at + at;
+    if (!++*over)
+        ++*over;
+    return *over;
+}
+
 static int limit(const limiter *l, span packet, span reply, span client, double now)
 {
-    if (!l->rate || reply.size < HEADER || has_valid_cookie(packet, reply))
+    int64_t surplus = l->surplus ? 2 * (int64_t)reply.size - 3 * (int64_t)packet.size : 0;
+    if ((surplus <= 0 && !l->rate) || reply.size < HEADER || has_valid_cookie(packet, reply))
         return SEND;
-    uint32_t *tag = l->tag.at, *over = l->over.at;
-    double *left_of = l->left.at, *since = l->at.at, rate = l->rate;
-    uint32_t place = limit_place(reply, client);
-    size_t at = place & (l->tag.count - 1);
-    if (tag[at] != place) {
-        tag[at] = place;
-        left_of[at] = rate;
-        since[at] = now;
-        over[at] = 0;
+    uint32_t prefix = crc32((span){client.at, client.size == 4 ? 3 : 7}, 0), over = 0;
+    if (surplus > 0)
+        over = spend(l, prefix, (double)surplus / (2.0 * l->surplus), now);
+    if (l->rate) {
+        uint32_t more = spend(l, outcome_place(reply, prefix), 1.0 / l->rate, now);
+        over = more ? more : over;
     }
-    double gained = (now - since[at]) * rate, got = left_of[at] + gained;
-    since[at] = now;
-    got = (got < rate ? got : rate) - 1.0;
-    if (got < -5.0 * rate)
-        got = -5.0 * rate;
-    left_of[at] = got;
-    if (got >= 0.0 || is_exempt(l, client))
+    if (!over || is_exempt(l, client))
         return SEND;
-    over[at]++;
-    return l->slip && over[at] % l->slip == 0 ? SLIP : DROP;
+    return l->slip && over % l->slip == 0 ? SLIP : DROP;
 }
 
 /* Make the reply its question alone, if it has one, with TC set. Its size. */
@@ -1221,7 +1225,7 @@ typedef struct {
     int holds;
 } Native;
 
-enum { LIMITER_PARTS = 5 };
+enum { LIMITER_PARTS = 3 };
 
 typedef struct {
     PyObject_HEAD
@@ -1374,28 +1378,27 @@ static PyType_Spec native_spec = {"edgedns.engine._fastpath.Native", sizeof(Nati
 static PyObject *limiter_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     PyObject *part[LIMITER_PARTS];
-    unsigned rate, slip;
+    unsigned rate, surplus, slip;
     int dry_run;
     (void)keywords;
-    if (!PyArg_ParseTuple(args, "IIpOOOOO", &rate, &slip, &dry_run, &part[0], &part[1], &part[2], &part[3], &part[4]))
+    if (!PyArg_ParseTuple(args, "IIIpOOO", &rate, &surplus, &slip, &dry_run, &part[0], &part[1], &part[2]))
         return NULL;
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Limiter *self = (Limiter *)alloc(type, 0);
     if (!self)
         return NULL;
     limiter *l = &self->l;
-    static const char *const names[] = {"tag", "left", "at", "over", "exempt"};
-    static const size_t widths[] = {4, 8, 8, 4, 1};
-    table *const tables[] = {&l->tag, &l->left, &l->at, &l->over, &l->exempt};
+    static const char *const names[] = {"due", "over", "exempt"};
+    static const size_t widths[] = {8, 4, 1};
+    table *const tables[] = {&l->due, &l->over, &l->exempt};
     for (int i = 0; i < LIMITER_PARTS; i++, self->holds++)
-        if (!hold(part[i], &self->held[i], names[i], widths[i], i < 4, tables[i]))
+        if (!hold(part[i], &self->held[i], names[i], widths[i], i < 2, tables[i]))
             goto bad;
-    if (!power_of_two(l->tag.count) || l->left.count != l->tag.count || l->at.count != l->tag.count ||
-        l->over.count != l->tag.count || l->exempt.count % EXEMPT) {
+    if (!power_of_two(l->due.count) || l->over.count != l->due.count || l->exempt.count % EXEMPT) {
         PyErr_SetString(PyExc_ValueError, "a limiter's parts are of one size, a power of two");
         goto bad;
     }
-    l->rate = rate, l->slip = slip, l->dry_run = dry_run;
+    l->rate = rate, l->surplus = surplus, l->slip = slip, l->dry_run = dry_run;
     return (PyObject *)self;
 bad:
     Py_DECREF(self);

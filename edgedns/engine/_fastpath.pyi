@@ -15,7 +15,7 @@ class Limiter:
     """The terms of response rate limiting and a limit.State's own arrays. `exempt`: rows of family, length, address (16)."""
 
     def __init__(
-        self, rate: int, slip: int, dry_run: bool, tag: Buffer, left: Buffer, at: Buffer, over: Buffer, exempt: Buffer, /
+        self, rate: int, surplus: int, slip: int, dry_run: bool, due: Buffer, over: Buffer, exempt: Buffer, /
     ) -> None: ...
     def limit(self, packet: Buffer, reply: Buffer, client: Buffer, now: float, /) -> int:
         """As limit.limit: a limit.Verdict."""

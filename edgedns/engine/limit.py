@@ -1,7 +1,11 @@
 """Response rate limiting: a stage after the answer, so that a spoofed flood is not passed on to its victim.
 
-Replies are counted by the client's /24 or /56 and by their outcome: an answer by its question, everything else by its kind, so
-that a flood of random names is one outcome. The table is of fixed size; who comes last to a place takes it over.
+Two things are held against the client's /24 or /56. *Surplus*: the octets of its replies beyond 1.5 times those of its queries,
+whatever was asked, so that a flood never becomes much more than it was; what does not amplify costs nothing, so that a
+resolver which asks for ten thousand client subnets is not touched. And, where a *rate* is given, replies by their outcome: an
+answer by its question, everything else by its kind, so that a flood of random names is one outcome.
+
+The table is of fixed size, and those who meet at a place of it share it: nobody gets a fresh start by coming between.
 """
 
 from __future__ import annotations
@@ -13,8 +17,13 @@ from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 PLACES = 1 << 16
+BURST = 1.0
 WINDOW = 5.0
-MOST = 1_000_000
+MOST = 1_000_000_000
+# A /24 without cookies may get 40 answers of 1,232 octets a second to short questions, or 2,000 of the usual NXDOMAIN.
+SURPLUS = 100_000
+DEFAULT = f"surplus={SURPLUS}"
+OFF = "off"
 COOKIE_OPTION = b"\x00\x0a\x00\x18"
 QUESTION = 12
 TC = 0x02
@@ -31,32 +40,51 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`rate`: replies a second to one prefix with one outcome, 0 for no limit. Of those over it every `slip`-th is truncated.
+    """`rate`: replies a second to one prefix with one outcome; `surplus`: octets a second to one prefix; 0 for no limit.
 
-    `exempt` prefixes are never limited. With `dry_run` everything is sent and only counted.
+    Of those over it every `slip`-th is truncated. `exempt` prefixes are never limited. With `dry_run` everything is sent, and
+    only counted.
     """
 
     rate: int = 0
     slip: int = 2
     dry_run: bool = False
     exempt: tuple[IPv4Network | IPv6Network, ...] = ()
+    surplus: int = 0
+
+    @property
+    def limits(self) -> bool:
+        return bool(self.rate or self.surplus)
 
 
 def parse_terms(text: str) -> Terms:
-    """Terms as an operator writes them: `RATE[,slip=N][,dry-run][,exempt=PREFIX ...]`. ValueError says what is wrong."""
-    rate, *words = text.split(",")
-    terms = Terms(rate=_whole(rate, "replies a second"))
-    for word in words:
-        name, _, value = word.partition("=")
-        if name == "slip":
-            terms = replace(terms, slip=_whole(value, "slip"))
+    """Terms as operators write them: `off`, or in any order `[RATE][,surplus=OCTETS][,slip=N][,dry-run][,exempt=PREFIX ...]`.
+
+    The surplus is limited unless it is said to be 0. ValueError says what is wrong.
+    """
+    if text == OFF:
+        return Terms()
+    terms = Terms(surplus=SURPLUS)
+    for word in text.split(","):
+        name, equals, value = word.partition("=")
+        if name in ("surplus", "slip") and equals:
+            terms = replace(terms, **{name: _whole(value, name)})
         elif word == "dry-run":
             terms = replace(terms, dry_run=True)
         elif name == "exempt":
             terms = replace(terms, exempt=(*terms.exempt, ip_network(value)))
+        elif word.isdigit():
+            terms = replace(terms, rate=_rate(word))
         else:
-            raise ValueError(f"'{word}' is none of slip=N, dry-run and exempt=PREFIX")
+            raise ValueError(f"'{word}' is none of {OFF}, a rate, surplus=OCTETS, slip=N, dry-run and exempt=PREFIX")
     return terms
+
+
+def _rate(text: str) -> int:
+    rate = _whole(text, "replies a second")
+    if not rate:
+        raise ValueError(f"'{text}' would be no reply at all; '{OFF}' limits nothing")
+    return rate
 
 
 def _whole(text: str, what: str) -> int:
@@ -67,32 +95,39 @@ def _whole(text: str, what: str) -> int:
 
 @dataclass(slots=True)
 class State:
-    """One worker's own table: by place the tag of its user, what is left of its rate, when, and how many were limited."""
+    """One socket's own table. By place: until when what was sent is paid for (Unix seconds), and how many were limited."""
 
-    tag: array[int] = field(default_factory=lambda: array("I", bytes(4 * PLACES)))
-    left: array[float] = field(default_factory=lambda: array("d", bytes(8 * PLACES)))
-    at: array[float] = field(default_factory=lambda: array("d", bytes(8 * PLACES)))
+    due: array[float] = field(default_factory=lambda: array("d", bytes(8 * PLACES)))
     over: array[int] = field(default_factory=lambda: array("I", bytes(4 * PLACES)))
 
 
 def limit(terms: Terms, state: State, packet: bytes, reply: bytes, client: bytes, now: float) -> Verdict:
     """What becomes of `reply` to `packet` over UDP; `now` is Unix seconds."""
-    if not terms.rate or has_valid_cookie(packet, reply):
+    surplus = 2 * len(reply) - 3 * len(packet) if terms.surplus else 0
+    if (surplus <= 0 and not terms.rate) or has_valid_cookie(packet, reply):
         return Verdict.SEND
-    prefix = client[:3] if len(client) == 4 else client[:7]
-    place = zlib.crc32(outcome(reply), zlib.crc32(prefix))
-    at = place & PLACES - 1
-    if state.tag[at] != place:
-        state.tag[at], state.left[at], state.at[at], state.over[at] = place, terms.rate, now, 0
-    gained = (now - state.at[at]) * terms.rate
-    state.at[at] = now
-    # What a flood owes is kept for a while, so that it does not get a fresh second every second.
-    left = max(min(terms.rate, state.left[at] + gained) - 1.0, -WINDOW * terms.rate)
-    state.left[at] = left
-    if left >= 0.0 or is_exempt(terms, client):
+    prefix = zlib.crc32(client[:3] if len(client) == 4 else client[:7])
+    over = 0
+    if surplus > 0:
+        over = _spend(state, prefix, surplus / (2 * terms.surplus), now)
+    if terms.rate:
+        over = _spend(state, zlib.crc32(outcome(reply), prefix), 1 / terms.rate, now) or over
+    if not over or is_exempt(terms, client):
         return Verdict.SEND
-    over = state.over[at] = state.over[at] + 1 & 0xFFFFFFFF
     return Verdict.SLIP if terms.slip and over % terms.slip == 0 else Verdict.DROP
+
+
+def _spend(state: State, place: int, cost: float, now: float) -> int:
+    """Take `cost` seconds of a place's time: 0, or the number of those that it could not pay.
+
+    What a flood owes is kept for a while, so that it does not get a fresh second every second.
+    """
+    at = place & PLACES - 1
+    due = state.due[at] = min(max(state.due[at], now - BURST) + cost, now + WINDOW)
+    if due - cost / 2 <= now:  # half of it: sums of times round
+        return 0
+    over = state.over[at] = (state.over[at] + 1 & 0xFFFFFFFF) or 1
+    return over
 
 
 def outcome(reply: bytes) -> bytes:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgedns.engine._fastpath import Limiter, Native
 
-FORM = 1  # of the sections and signatures that this module and the C code agree on
+FORM = 2  # of the sections and signatures that this module and the C code agree on
 try:
     from edgedns.engine import _fastpath
 except ImportError:  # there was no compiler: plain Python answers
@@ -129,5 +129,4 @@ def limiter_of(terms: limit.Terms, state: limit.State) -> Limiter:
         bytes((network.version, network.prefixlen)) + network.network_address.packed.ljust(ADDRESS, b"\0")
         for network in terms.exempt
     )
-    arrays = (state.tag, state.left, state.at, state.over)
-    return _fastpath.Limiter(terms.rate, terms.slip, terms.dry_run, *arrays, exempt)
+    return _fastpath.Limiter(terms.rate, terms.surplus, terms.slip, terms.dry_run, state.due, state.over, exempt)

@@ -28,8 +28,8 @@ def main(module: str, file: str) -> None:
     sections, asked, now = pickle.loads(Path(file).read_bytes())
     sections["counters"], sections["networks"] = bytearray(sections["counters"]), bytearray(sections["networks"])
     made = fastpath.Native(sections)
-    parts = [array(code, bytes(size * PLACES)) for code, size in (("I", 4), ("d", 8), ("d", 8), ("I", 4))]
-    limiter = fastpath.Limiter(2, 2, False, *parts, b"\4\x18\xc0\0\2" + bytes(13))
+    parts = [array(code, bytes(size * PLACES)) for code, size in (("d", 8), ("I", 4))]
+    limiter = fastpath.Limiter(2, 1000, 2, False, *parts, b"\4\x18\xc0\0\2" + bytes(13))
     replies = 0
     for packet, client, transport in asked:
         # A copy of its own, so that what lies behind its end is out of bounds.

@@ -23,7 +23,10 @@ from tests.conftest import NOW, SALT, SECRETS, Example, Places
 from tests.property import strangers, test_seam
 
 Reply = Callable[..., bytes | None]
-LIMITS = ("5", "3,slip=0", "4,slip=1", "2,slip=3,exempt=192.0.2.0/25,exempt=2001:db8::/33,exempt=198.51.100.7/32")
+LIMITS = (
+    *("5,surplus=0", "3,slip=0", "4,slip=1", "surplus=300", "surplus=200,slip=1"),
+    "2,slip=3,exempt=192.0.2.0/25,exempt=2001:db8::/33,exempt=198.51.100.7/32",
+)
 COUNT = 3000
 
 PROVIDERS = """\
@@ -203,7 +206,7 @@ def test_limiting_is_alike(large: Large, text: str) -> None:
             assert limiter.limit(packet, reply, client, now) == verdict
             seen.add(verdict)
     assert len(seen) == (2 if terms.slip < 2 else 3)
-    assert all(getattr(states[0], part) == getattr(states[1], part) for part in ("tag", "left", "at", "over"))
+    assert all(getattr(states[0], part) == getattr(states[1], part) for part in ("due", "over"))
 
 
 def test_a_module_of_other_sections_is_refused(large: Large) -> None:

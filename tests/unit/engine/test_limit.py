@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from ipaddress import ip_network
 from typing import Any
 
@@ -10,7 +11,7 @@ import dns.flags
 import dns.message
 import pytest
 
-from edgedns.engine.limit import State, Terms, Verdict, limit, parse_terms, truncated
+from edgedns.engine.limit import DEFAULT, PLACES, SURPLUS, State, Terms, Verdict, limit, parse_terms, truncated
 
 TERMS = Terms(rate=10, slip=2)
 
@@ -89,6 +90,60 @@ def test_a_client_cookie_alone_is_not() -> None:
     assert reply != other
 
 
+NARROW = Terms(surplus=1000)
+
+
+def amplified(state: State, octets: int, count: int, start: float, per_second: float, client: bytes = CLIENT) -> list[Verdict]:
+    """Verdicts on replies that are `octets` longer than 1.5 times their queries."""
+    packet, reply = exchange()
+    reply += bytes(3 * len(packet) // 2 + octets - len(reply))
+    return [limit(NARROW, state, packet, reply, client, start + i / per_second) for i in range(count)]
+
+
+def test_what_does_not_amplify_is_never_limited_by_its_surplus() -> None:
+    assert set(amplified(State(), 0, 5000, 1000.0, 1e6)) == {Verdict.SEND}
+
+
+def test_a_second_s_surplus_at_once_and_then_none_while_the_flood_lasts() -> None:
+    state = State()
+    flood = amplified(state, 100, 5000, 1000.0, 1000.0)
+    assert flood[:10] == [Verdict.SEND] * 10
+    assert Verdict.SEND not in flood[12:]
+    assert amplified(state, 100, 1, 1010.1, 1.0) == [Verdict.SEND]
+
+
+def test_under_the_surplus_everything_is_sent() -> None:
+    assert set(amplified(State(), 100, 500, 1000.0, 9.5)) == {Verdict.SEND}
+
+
+def test_a_prefix_has_one_surplus_for_all_it_asks_and_others_have_theirs() -> None:
+    """Questions without number, as under a wildcard, are not a way around it."""
+    state, verdicts = State(), []
+    for i in range(100):
+        packet, reply = exchange(f"x{i}.example.net")
+        verdicts.append(limit(NARROW, state, packet, reply + bytes(500), CLIENT[:3] + bytes((i,)), 1000.0))
+    assert verdicts.count(Verdict.SEND) < 5
+    assert amplified(state, 100, 1, 1000.0, 1.0, bytes((198, 51, 100, 1))) == [Verdict.SEND]
+
+
+def test_nobody_gets_a_fresh_start_by_coming_between() -> None:
+    """Of 65,537 prefixes two share a place. Taking turns they get what one would."""
+    seen: dict[int, bytes] = {}
+    pair = (CLIENT, CLIENT)
+    for number in range(PLACES + 1):
+        client = bytes((10, *divmod(number & 0xFFFF, 256), 1)) if number < PLACES else bytes((11, 0, 0, 1))
+        place = zlib.crc32(client[:3]) & PLACES - 1
+        if place in seen:
+            pair = (seen[place], client)
+            break
+        seen[place] = client
+    assert pair[0] != pair[1]
+    state, verdicts = State(), []
+    for i in range(200):
+        verdicts += amplified(state, 100, 1, 1000.0 + i / 1e4, 1.0, pair[i % 2])
+    assert verdicts.count(Verdict.SEND) < 15
+
+
 def test_exempt_prefixes() -> None:
     terms = Terms(rate=1, exempt=(ip_network("127.0.0.0/8"), ip_network("::1/128")))
     packet, reply = exchange()
@@ -121,13 +176,18 @@ def test_a_truncated_reply_without_a_question_is_a_header() -> None:
 
 
 def test_terms_as_written() -> None:
-    assert parse_terms("0") == Terms()
-    assert parse_terms("20") == Terms(rate=20)
+    assert parse_terms("off") == Terms()
+    assert parse_terms("20") == Terms(20, surplus=SURPLUS)
+    assert parse_terms(DEFAULT) == Terms(surplus=SURPLUS)
     exempt = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
-    assert parse_terms("20,slip=0,dry-run,exempt=192.0.2.0/24,exempt=2001:db8::/32") == Terms(20, 0, True, exempt)
+    assert parse_terms("slip=0,dry-run,20,exempt=192.0.2.0/24,exempt=2001:db8::/32,surplus=5") == Terms(20, 0, True, exempt, 5)
+    assert not parse_terms("surplus=0").limits
 
 
-@pytest.mark.parametrize("text", ["", "-1", "x", "5,slip", "5,slip=-1", "5,exempt=192.0.2.1/24", "5,often", "9999999999"])
+WRONG = ["", "0", "-1", "x", "5,slip", "5,slip=-1", "5,exempt=192.0.2.1/24", "5,often", "9999999999", "5,off", "\u00b2"]
+
+
+@pytest.mark.parametrize("text", WRONG)
 def test_terms_that_nobody_can_tell(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_terms(text)
