@@ -19,6 +19,7 @@ COMMANDS = {
     "orders": "orders",
     "pin": "orders",
     "probe": "probe",
+    "reload": "reload",
     "replay": "replay",
     "schema": "schema",
     "serve": "serve",

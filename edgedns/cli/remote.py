@@ -24,11 +24,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Remote:
     """One server. Whatever goes wrong is a ClickException in one sentence."""
 
-    def __init__(self, server: str, token: str = "") -> None:
+    def __init__(self, server: str, token: str = "", timeout: float = TIMEOUT) -> None:
         if not re.fullmatch(r"https?://[^\s/?#]+/?", server):
             raise click.BadParameter(f"{server!r} is not http://HOST:PORT", param_hint="--server")
         self._server = server.rstrip("/")
         self._token = token
+        self._timeout = timeout
         # A proxy from the environment has no business between an operator and the server on this machine.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -48,7 +49,7 @@ class Remote:
         if self._token:
             request.add_header("Authorization", f"Bearer {self._token}")
         try:
-            with self._opener.open(request, timeout=TIMEOUT) as reply:
+            with self._opener.open(request, timeout=self._timeout) as reply:
                 return json.loads(reply.read(REPLY_LIMIT))
         except urllib.error.HTTPError as error:
             raise click.ClickException(_refusal(error)) from None

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
 
 from edgedns import config
-from edgedns.config import Settings
+from edgedns.cli.build import build_of
+from edgedns.config import DEFAULT_LISTEN, Address, Settings
 from edgedns.engine.limit import DEFAULT, parse_terms
 from edgedns.errors import EdgednsError
 from edgedns.publish import read_root
+from edgedns.serve import systemd
 from edgedns.serve.current import Mapped, engine_name
 from edgedns.serve.workers import Workers
 
@@ -31,34 +37,63 @@ from edgedns.serve.workers import Workers
 @click.option("--cookie-secret-file", type=click.Path(path_type=Path), metavar="FILE", help="Shared with other nodes. [own]")
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="Has the admin token; else EDGEDNS_TOKEN.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="YAML, keys named as these.")
-def serve(config_file: Path | None, **options: object) -> None:
+@click.option("--rehearse", is_flag=True, hidden=True, help="Only see whether it could start (for `edgedns reload`).")
+def serve(config_file: Path | None, rehearse: bool, **options: object) -> None:
     """Answer queries for the zones of a rules directory."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     try:
-        settings = config.load(options, config=config_file)
-        if settings.rules is None:
-            raise config.SettingsError("which rules? give --rules DIR (the repository's rules/ is an example)")
-        _serve(settings, settings.rules)
+        _serve(partial(config.load, options, config=config_file), rehearse)
     except EdgednsError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _serve(settings: Settings, rules: Path) -> None:
+def _serve(read: Callable[[], Settings], rehearsal: bool) -> None:
     """What was published before is answered from while the inputs, and what reads them, are still being loaded."""
+    settings, passed, build = read(), systemd.take_passed(os.environ), build_of()
+    if settings.rules is None:
+        raise config.SettingsError("which rules? give --rules DIR (the repository's rules/ is an example)")
     engine_name()
     extra = [f"--rate-limit={_terms(settings.rate_limit)}"]
-    workers = Workers(settings.listen, settings.workers, settings.state, extra=extra, log=say)
+    extra.append(f"--build={build}")
+    listen = _listen(settings, passed)
+    if rehearsal:
+        from edgedns.cli.rehearse import rehearse
+
+        rehearse(settings, listen, passed)
+        return
+    workers = Workers(listen, settings.workers, settings.state, extra=extra, given=passed.sockets, log=say)
     workers.take_lock()
     try:
         if early := _can_answer(settings.state / "published"):
             workers.start()
         # Not at the top: numpy, aiohttp and their like take longer to import than workers take to start.
+        from edgedns.cli.reloading import Reloading
         from edgedns.cli.server import Server
 
-        server = Server(settings, rules, workers, say)
+        server = Server(settings, settings.rules, workers, say, Reloading(settings, read, build, say), passed.admin)
     except BaseException:
         workers.retreat()
         raise
     asyncio.run(server.run(early))
+    if server.renewing:
+        _begin_anew(*server.passed())
+
+
+def _begin_anew(variable: str, descriptors: list[int]) -> None:
+    """Become what is on disk now, with the sockets open and under the same process id; workers answer meanwhile."""
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
+    # Both last until the next image has handlers of its own: whoever stops it now is not to leave workers behind.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, systemd.VARIABLE: variable})
+
+
+def _listen(settings: Settings, passed: systemd.Passed) -> tuple[Address, ...]:
+    """Where to answer: as set, else where a socket unit listens for us."""
+    shared = tuple(dict.fromkeys(one.place.address for one in passed.sockets if one.shared))
+    return shared if shared and settings.listen == DEFAULT_LISTEN else settings.listen
 
 
 def _terms(text: str) -> str:

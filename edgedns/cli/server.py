@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
+from edgedns.cli.reloading import Reloaded, Reloading
 from edgedns.cli.services import make_services, make_sources
 from edgedns.cli.turns import Turns
 from edgedns.cli.watch import Watch
-from edgedns.config import Settings
+from edgedns.config import Address, Settings
 from edgedns.control import Control, Paths
 from edgedns.control.cookies import Secrets
 from edgedns.errors import EdgednsError
 from edgedns.probe.check import Checker, Result
-from edgedns.serve import admin
+from edgedns.serve import admin, systemd
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
 from edgedns.serve.workers import Workers
@@ -33,13 +36,23 @@ LOOK = 0.15
 SWEEP = 30.0
 RETRY = 1.0
 PRICE = 1.0
+FAREWELL = 0.2  # seconds for the reply to who asked for a new beginning
+STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 class Server:
     """One `edgedns serve`: a control, its workers, and the loops that drive them."""
 
-    def __init__(self, settings: Settings, rules: Path, workers: Workers, say: Callable[[str], None]) -> None:
-        """`workers` hold the lock of the state directory, and may run already."""
+    def __init__(
+        self,
+        settings: Settings,
+        rules: Path,
+        workers: Workers,
+        say: Callable[[str], None],
+        reloading: Reloading,
+        admin_socket: socket.socket | None = None,
+    ) -> None:
+        """`workers` hold the lock of the state directory, and may run already; `admin_socket` was open when we began."""
         self.settings = settings
         self.workers = workers
         self.say = say
@@ -48,10 +61,14 @@ class Server:
         self.pages: Pages | None = None
         self.complain = Complaints("control", lambda line: say(line.rstrip()))
         self.control: Control
+        self.reloading = reloading
+        self.renewing = False  # once it has ended: whether the process is to begin anew
+        self._admin_socket = admin_socket
+        self._stored: set[int] = set()
 
     async def run(self, early: bool) -> None:
-        """Until SIGTERM or SIGINT; `early` says that the workers run already."""
-        stop = _stopped_by_signals()
+        """Until SIGTERM or SIGINT, or until it is to begin anew; `early` says that the workers run already."""
+        self.stop = stop = _stopped_by_signals()
         end = self.workers.retreat
         try:
             await self._start(early)
@@ -59,8 +76,10 @@ class Server:
                 workers = f"{self.settings.workers} workers; engine: {engine_name()}"
                 self.say(f"serving {', '.join(map(str, self.workers.listen))} with {workers}")
                 end = self.workers.leave
+                self._watch_for_reloads()
+                systemd.notify("READY=1", f"STATUS=serving with {workers}")
                 await self._until(stop)
-                end = self.workers.stop
+                end = self._end
         finally:  # what fails before it serves leaves what served before it, and a failure while serving leaves the workers
             await asyncio.to_thread(end)
             self.turns.close()
@@ -79,15 +98,83 @@ class Server:
         if self.settings.admin is None:
             yield
             return
-        services = make_services(self.control, self.workers, self.turns)
+        services = make_services(self.control, self.workers, self.turns, self._reload_on_order)
         self.pages = Pages(make_sources(services, self.control, self.turns.call))
         app = admin.make_app(services, self.settings.token, self.pages.routes())
-        runner, address = await admin.start(app, self.settings.admin, self.settings.token)
+        sock = self._take_admin_socket(self.settings.admin)
+        runner, address = await admin.start(app, sock)
         self.say(f"admin side: http://{address}/")
         try:
             yield
         finally:
             await runner.cleanup()
+
+    def _take_admin_socket(self, wanted: Address) -> socket.socket:
+        """The one that was passed, if it is where we are to listen. A duplicate stays with us, for our successor."""
+        passed = self._admin_socket
+        if passed is not None:
+            host, port = passed.getsockname()[:2]
+            if host != wanted.host or wanted.port not in (0, port):
+                passed.close()
+                passed = None
+        sock = passed or admin.listen(wanted, self.settings.token)
+        self._admin_socket = sock.dup()
+        return sock
+
+    def passed(self) -> tuple[str, list[int]]:
+        """The sockets that a successor gets."""
+        return systemd.passing(self.workers.held, self._admin_socket)
+
+    async def reload(self) -> Reloaded:
+        """Read rules, tables and settings again. Where that takes a new beginning, this one ends soon after."""
+        found = await self.reloading.reload(self.control, self.turns, self.passed)
+        if found.restarts:
+            asyncio.get_running_loop().call_later(FAREWELL, self._renew)
+        return found
+
+    async def _reload_on_order(self) -> dict[str, Any]:
+        found = await self.reload()
+        return {"changed": found.changed, "kept": found.kept, "restarts": found.restarts}
+
+    def _renew(self) -> None:
+        if not self.stop.is_set():
+            self.renewing = True
+            self.stop.set()
+
+    def _watch_for_reloads(self) -> None:
+        """SIGHUP reloads."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def reload() -> None:
+            try:
+                await self.reload()
+            except Exception as error:
+                self.complain("reload", error)
+
+        def on_signal() -> None:
+            tasks.add(task := asyncio.create_task(reload()))
+            task.add_done_callback(tasks.discard)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_signal)
+
+    def _end(self) -> None:
+        """Workers end with us, unless we begin anew. What systemd keeps for us goes on waiting there."""
+        if self.renewing:
+            self.workers.pass_on_log()
+            return
+        systemd.notify("STOPPING=1")
+        self.workers.stop(keep=systemd.is_there())
+
+    async def _poll(self) -> None:
+        await asyncio.to_thread(self.workers.poll)
+        held = {one.number: one for one in self.workers.held} if systemd.is_there() else {}
+        if held.keys() != self._stored:
+            self._stored = set(held)
+            systemd.store(held.values())
+
+    async def _feed_watchdog(self) -> None:
+        """Only while the turns go on."""
+        await self.turns.call(systemd.notify, "WATCHDOG=1")
 
     async def _until(self, stop: asyncio.Event) -> None:
         """Run the loops until told to stop, then save."""
@@ -95,13 +182,15 @@ class Server:
         checker = Checker(lambda: targets_of(control.world.rules.providers), self._checked, Random())
         loops = [
             self._every(TICK, "tick", lambda: call(control.tick, time.time())),
-            self._every(POLL, "workers", lambda: asyncio.to_thread(self.workers.poll)),
+            self._every(POLL, "workers", self._poll),
             self._every(SWEEP, "sweep", lambda: call(control.sweep, set(self.workers.serials()))),
             self._every(LOOK, "reload", self._reload_what_changed),
             self._every(RETRY, "checks", checker.run),
             self._every(PRICE, "caps", self._price),
             self._every(RETRY, "cookie secrets", lambda: call(self.secrets.follow, time.time())),
         ]
+        if watchdog := systemd.watchdog_seconds():
+            loops.append(self._every(watchdog / 3, "watchdog", self._feed_watchdog))
         if self.pages is not None:
             loops.append(self._every(STEP, "page", partial(self._look, self.pages)))
         tasks = [asyncio.create_task(loop) for loop in loops]
@@ -154,6 +243,7 @@ class Server:
 
 def _stopped_by_signals() -> asyncio.Event:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # blocked while we began anew
     return stop

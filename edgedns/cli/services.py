@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from math import isfinite, nan
 from typing import Any, Protocol, TypeVar
@@ -25,6 +25,7 @@ from edgedns.steer.rows import key_of, level_of
 from edgedns.web.pages import Sources
 
 T = TypeVar("T")
+STARTED = time.time()  # this process, or since it began anew
 
 
 class Call(Protocol):
@@ -37,7 +38,9 @@ class QuestionError(EdgednsError):
     """An explain question that can't be understood."""
 
 
-def make_services(control: Control, workers: Workers, turns: Turns) -> admin.Services:
+def make_services(
+    control: Control, workers: Workers, turns: Turns, reload: Callable[[], Awaitable[dict[str, Any]]]
+) -> admin.Services:
     """The callables that serve/admin.py is handed."""
     call = turns.call
 
@@ -86,6 +89,7 @@ def make_services(control: Control, workers: Workers, turns: Turns) -> admin.Ser
         status=status,
         add_note=note,
         load=load,
+        reload=reload,
     )
 
 
@@ -189,6 +193,7 @@ def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]
     totals = metrics.read_totals(control.run)
     return {
         "now": now,
+        "started": STARTED,
         "serial": root.get("serial", 0),
         "serials": sorted(workers.serials()),
         "published": root.get("published"),

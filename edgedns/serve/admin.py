@@ -54,7 +54,7 @@ class Services:
 
     `serial`: lowest snapshot serial that workers serve, 0 for none. `samples`: one NDJSON body -> the reply.
     `wan`: (asn or None, most rows). `uplift`: most networks a rule. `add_override` completes `id` and `created`;
-    `remove_override` is False for no such id. `add_note`: (kind, text) -> the note.
+    `remove_override` is False for no such id. `add_note`: (kind, text) -> the note. `reload`: what changed, what did not.
     """
 
     serial: Callable[[], int]
@@ -69,6 +69,7 @@ class Services:
     status: Callable[[], Awaitable[Json]]
     add_note: Callable[[str, str], Awaitable[Json]]
     load: Callable[[object], Awaitable[Json]]
+    reload: Callable[[], Awaitable[Json]]
 
 
 @dataclass(slots=True)
@@ -119,6 +120,7 @@ class Admin:
             web.get("/v1/status", self.status),
             web.post("/v1/notes", self.add_note),
             web.post("/v1/load", self.load),
+            web.post("/v1/reload", self.reload),
             web.get("/v1/openapi.json", self.openapi),
         ]
 
@@ -202,6 +204,10 @@ class Admin:
         require_token(request, self._token, ("application/json",))
         return _reply(await self._services.load(_parse_json(await read_body(request, ORDER_LIMIT))))
 
+    async def reload(self, request: web.Request) -> web.Response:
+        require_token(request, self._token)
+        return _reply(await self._services.reload())
+
     async def openapi(self, _: web.Request) -> web.Response:
         return web.Response(text=OPENAPI.read_text(encoding="utf-8"), content_type="application/json")
 
@@ -223,8 +229,8 @@ async def _set_headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.setdefault("Cache-Control", "no-store")
 
 
-async def start(app: web.Application, address: Address, token: str) -> tuple[web.AppRunner, Address]:
-    """Listen; give back the runner (`await runner.cleanup()` ends it) and where. Refused in one sentence when that can't be."""
+def listen(address: Address, token: str) -> socket.socket:
+    """Open the admin side's socket; Refused in one sentence when that can't be."""
     if not token and not address.is_loopback:
         raise Refused(503, f"the admin side can't listen on {address} without a token; use 127.0.0.1 or --token-file")
     sock = socket.socket(address.family, socket.SOCK_STREAM)
@@ -235,10 +241,15 @@ async def start(app: web.Application, address: Address, token: str) -> tuple[web
     except OSError as error:
         sock.close()
         raise Refused(503, listen_sentence(address, error).replace("--listen", "--admin")) from None
+    return sock
+
+
+async def start(app: web.Application, sock: socket.socket) -> tuple[web.AppRunner, Address]:
+    """Answer on a socket; give back the runner (`await runner.cleanup()` ends it) and where that is."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.SockSite(runner, sock).start()
-    return runner, Address(address.host, sock.getsockname()[1])
+    return runner, Address(*sock.getsockname()[:2])
 
 
 def _reply(content: object, status: int = 200) -> web.Response:

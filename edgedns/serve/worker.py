@@ -28,6 +28,7 @@ from typing import Protocol
 from edgedns import __version__, metrics
 from edgedns.config import Address, parse_address
 from edgedns.engine.limit import Terms, parse_terms
+from edgedns.errors import SourceError
 from edgedns.serve import sockets, tcp, udp
 from edgedns.serve.clock import Clock
 from edgedns.serve.complaints import Complaints
@@ -145,6 +146,17 @@ def main(argv: Sequence[str]) -> int:
         write_status(run, Status(status.pid, status.ticks, status.slot, __version__, settings, error=text))
         sys.stderr.write(f"worker {options.slot}: can't start: {text}\n")
         return 1
+
+
+def rehearse(state: Path, responder: str = RESPONDER) -> None:
+    """See whether a worker could answer from what is published, with nothing opened for others; SourceError if not."""
+    made = _open_responder(responder, str(state), metrics.Counters())
+    try:
+        made.refresh(time.time())
+    except Exception as error:
+        raise SourceError(f"what is published can't be served: {error}") from error
+    if not made.serial:
+        raise SourceError("what is published can't be served")
 
 
 def _lock_slot(run: Path, slot: int) -> int | None:

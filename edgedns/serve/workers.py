@@ -57,6 +57,9 @@ class Worker:
     def is_alive(self) -> bool:
         if self.child:
             return self.child.poll() is None
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            if self.pid:  # ours still, if we started it before we began anew: then nobody else takes it from the table
+                os.waitpid(self.pid, os.WNOHANG)
         return bool(self.pid) and start_ticks(self.pid) == self.ticks
 
     def send(self, number: signal.Signals) -> None:
@@ -105,7 +108,7 @@ class Workers:
         self.take_lock()
         self._open_log()
         found = self._find()
-        self.listen = tuple(self._resolve(address) for address in self.listen)
+        self.listen = tuple(self._resolve(address, found) for address in self.listen)
         self._settings = worker.arguments(self.listen, self._state, self._responder, self._extra)
         kept = [one for one in found if self._is_alike(one)][: self._count] if self._all_are_read(found) else []
         others = [one for one in found if one not in kept]
@@ -152,7 +155,7 @@ class Workers:
         ours = self._ports((*kept, *others)) | {held.place.address.port for berth in berths for held in berth}
         for address in self.listen:
             if address.port not in ours:
-                _check_free(address)
+                check_free(address)
         return left
 
     def _ports(self, found: Iterable[Worker]) -> set[int]:
@@ -172,7 +175,7 @@ class Workers:
             if not one.pid and now >= one.due:
                 self.restarts += 1
                 self._spawn(one)
-        self._pass_on_log()
+        self.pass_on_log()
 
     def stop(self, timeout: float = 2.0, keep: bool = False) -> None:
         """End all workers; those that don't go by themselves are killed. What is queued is answered first.
@@ -195,7 +198,7 @@ class Workers:
 
     def leave(self) -> None:
         """Let go of the workers, which go on answering, for another control process to take over."""
-        self._pass_on_log()
+        self.pass_on_log()
         for one in self._workers:
             if one.child:
                 one.child.returncode = 0  # no longer ours to wait for
@@ -273,10 +276,14 @@ class Workers:
         sockets.close(one for one in got if one not in berth)
         return berth
 
-    def _resolve(self, address: Address) -> Address:
-        """The address itself, or for port 0 a port that is free for UDP and TCP."""
+    def _resolve(self, address: Address, found: Sequence[Worker]) -> Address:
+        """The address itself, or for port 0 a port that we have there already, or one that is free for UDP and TCP."""
         if address.port:
             return address
+        ours = [one.place.address for one in (*self._given, *(each for worker in found for each in worker.berth))]
+        for one in ours:
+            if one.host == address.host and one not in self.listen:
+                return one
         for _ in range(100):
             with socket.socket(address.family, socket.SOCK_DGRAM) as probe:
                 probe.bind((address.host, 0))
@@ -364,7 +371,8 @@ class Workers:
         self._logfile = (self._run / "workers.log").open("a+b", buffering=0)
         self._logged = self._logfile.tell()
 
-    def _pass_on_log(self) -> None:
+    def pass_on_log(self) -> None:
+        """Tell what the workers said since."""
         if self._logfile is None:
             return
         size = os.fstat(self._logfile.fileno()).st_size
@@ -379,7 +387,7 @@ class Workers:
             self._logged = 0
 
 
-def _check_free(address: Address) -> None:
+def check_free(address: Address) -> None:
     """Refuse an address that another program has: with SO_REUSEPORT we might silently share it."""
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         with socket.socket(address.family, kind) as probe:

@@ -62,7 +62,11 @@ class Control:
             status=self.status,
             add_note=self.add_note,
             load=self.load,
+            reload=self.reload,
         )
+
+    async def reload(self) -> dict[str, object]:
+        return {"changed": ["workers: 1 -> 2"], "kept": [], "restarts": True}
 
     async def explain(self, question: Question) -> dict[str, object]:
         self.asked.append(question)
@@ -126,7 +130,7 @@ class Control:
     async def status(self) -> dict[str, object]:
         return {
             "capacity": CAPACITY,
-            **dict.fromkeys(("now", "published", "fresh_until", "sampled_at"), 2.0),
+            **dict.fromkeys(("now", "started", "published", "fresh_until", "sampled_at"), 2.0),
             **{key: [] for key in ("serials", "names", "failed_zones", "moves", "notes", "listen")},
             **{key: {} for key in ("zones", "queries", "samples")},
             **dict.fromkeys(("serial", "rows", "overrides"), self.serial),
@@ -143,7 +147,8 @@ def over_http(control: Control, token: str, session: Callable[[Ask], Awaitable[N
     """Run `session(ask)` against the served app; every JSON reply is compared with the OpenAPI file on its way."""
 
     async def run() -> None:
-        runner, address = await admin.start(make_app(control.services(), token, inflow=inflow), Address("127.0.0.1", 0), token)
+        sock = admin.listen(Address("127.0.0.1", 0), token)
+        runner, address = await admin.start(make_app(control.services(), token, inflow=inflow), sock)
         try:
             async with ClientSession(f"http://{address}") as http:
 
@@ -443,7 +448,7 @@ def test_wrong_overrides_get_a_sentence(body: bytes, message: str) -> None:
 
 def test_unknown_paths_and_methods_are_json_too() -> None:
     async def run() -> None:
-        runner, address = await admin.start(make_app(Control().services()), Address("127.0.0.1", 0), "")
+        runner, address = await admin.start(make_app(Control().services()), admin.listen(Address("127.0.0.1", 0), ""))
         async with ClientSession(f"http://{address}") as http:
             async with http.get("/v2") as response:
                 assert (response.status, await response.json()) == (404, {"error": "Not Found"})
@@ -464,16 +469,25 @@ def test_status_and_description() -> None:
     over_http(Control(), "", session)
 
 
+def test_reload_is_a_write() -> None:
+    async def session(ask: Ask) -> None:
+        assert (await ask("POST", "/v1/reload"))[0] == 401
+        status, reply, _ = await ask("POST", "/v1/reload", headers=BEARER)
+        assert (status, reply["changed"], reply["restarts"]) == (200, ["workers: 1 -> 2"], True)
+
+    over_http(Control(), TOKEN, session)
+
+
 def test_without_a_token_only_loopback_is_listened_on() -> None:
     with pytest.raises(Refused, match=r"can't listen on 0\.0\.0\.0:0 without a token"):
-        asyncio.run(admin.start(make_app(Control().services()), Address("0.0.0.0", 0), ""))
+        admin.listen(Address("0.0.0.0", 0), "")
 
 
 def test_a_port_in_use_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Refused) as caught:
-            asyncio.run(admin.start(make_app(Control().services()), Address("127.0.0.1", port), ""))
+            admin.listen(Address("127.0.0.1", port), "")
     advice = "another program uses this address; stop it, or choose another with --admin ADDR:PORT"
     assert str(caught.value) == f"can't listen on 127.0.0.1:{port}: {advice}"
 
