@@ -27,6 +27,7 @@ from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
 from edgedns.serve.workers import Workers
 from edgedns.steer.checks import Target, targets_of
+from edgedns.store.tables import Tables
 from edgedns.web.history import STEP
 from edgedns.web.pages import Pages
 
@@ -85,7 +86,8 @@ class Server:
             self.turns.close()
 
     async def _start(self, early: bool) -> None:
-        self.watches = {name: Watch(path) for name, path in (("rules", self.paths.rules), ("asn", self.paths.asn)) if path}
+        table = self.paths.asn or Tables(self.paths.state).swapped_by
+        self.watches = {"rules": Watch(self.paths.rules), "asn": Watch(table)}
         self.control = Control(self.paths, self.settings.identity, self.say)
         await self.turns.call(self.control.start, time.time())
         self.secrets = Secrets(self.control.store, self.settings.cookie_secret_file, self.say)

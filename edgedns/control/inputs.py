@@ -11,13 +11,14 @@ from edgedns.errors import EdgednsError, Problem, RuleErrors, SourceError
 from edgedns.steer import asn
 from edgedns.steer.asn import AsnTable
 from edgedns.store.local import LocalStore
+from edgedns.store.tables import Tables
 
 Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where inputs lie: the rules directory, the ASN table (None: the embedded one), and demand, where a file gives it."""
+    """Where inputs lie: the rules directory, the ASN table (None: what `edgedns data` keeps), demand if a file gives it."""
 
     state: Path
     rules: Path
@@ -34,6 +35,7 @@ class Reader:
         self._log = log
         self.refused: list[Problem] = []
         self._table_read = False
+        self._kept = Tables(paths.state)
 
     def rules(self, now: float, good: Loaded | None) -> Loaded:
         """The rules directory, its zones with errors as they were in `good`. RuleErrors, SourceError: nothing can be used."""
@@ -71,7 +73,7 @@ class Reader:
 
     def table(self) -> AsnTable:
         """The ASN table; SourceError when it can't be used."""
-        table = asn.load(self._paths.asn) if self._paths.asn else asn.embedded()
+        table = asn.load(self._paths.asn) if self._paths.asn else self._kept.in_use()
         self._table_read = True
         return table
 
@@ -80,9 +82,9 @@ class Reader:
         try:
             return self.table()
         except SourceError as error:
-            if self._paths.asn is None or not self._store.good_table.exists():
+            if self._paths.asn is not None and not self._store.good_table.exists():
                 raise
-            table = asn.load(self._store.good_table)
+            table = asn.load(self._store.good_table) if self._paths.asn else self._kept.good_one()
             self._table_read = False
             self._log(f"{error}\nthe ASN table can't be used; the last good one is, dated {table.date}")
             return table

@@ -138,4 +138,4 @@ def _summed(gap: Wide, span: Wide) -> tuple[Wide, Wide]:
 
 def _planes(column: NDArray[Any]) -> bytes:
     little = np.ascontiguousarray(column).astype(column.dtype.newbyteorder("<"))
-    return little.view(np.uint8).reshape(len(column), -1).T.tobytes()
+    return little.view(np.uint8).reshape(len(column), column.itemsize).T.tobytes()
