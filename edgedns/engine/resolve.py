@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 from edgedns.dns import types
 from edgedns.dns.message import RR, Response
-from edgedns.dns.name import ROOT, is_subdomain, scan
+from edgedns.dns.name import ROOT, WILDCARD, is_subdomain, scan
 from edgedns.dns.zone import Found, Kind, Node, RRset, lookup
 
 Find = Callable[[bytes], Node | None]
 # Types whose records name a host -> the octets before that name.
 TARGET_AFTER = {types.NS: 0, types.MX: 2, types.SRV: 6, types.SVCB: 2, types.HTTPS: 2}
+ALIAS_MODE = b"\0\0"
+ITSELF = b""  # no name: the record's own owner
 CHAIN_LIMIT = 16
 NAME_MAX = 255
 
@@ -97,22 +99,34 @@ def _with_hosts(find: Find, apex: bytes, ended: Walk, found: Found, owner: bytes
     """
     if ended.kind is not Kind.HIT or found.rrset is None:
         return ended
-    wanted = (types.A, types.AAAA, found.type) if found.type in (types.SVCB, types.HTTPS) else (types.A, types.AAAA)
+    service = found.type in (types.SVCB, types.HTTPS)
     hosts: tuple[RR, ...] = ()
-    for target in dict.fromkeys(rdata_target(found.rrset.type, rdata, owner) for rdata in found.rrset.rdatas):
-        for rtype in wanted if target != owner else (types.A, types.AAAA):
+    for named in dict.fromkeys(_named(found.rrset.type, rdata) for rdata in found.rrset.rdatas):
+        target = owner if named == ITSELF else named
+        for rtype in (types.A, types.AAAA, found.type) if service and target != owner else (types.A, types.AAAA):
             met = lookup(find, apex, target, rtype)
-            if met.kind is Kind.HIT and met.rrset is not None and not met.wildcard:
+            if met.kind is Kind.HIT and met.rrset is not None and not _may_be_asked(found, owner, named, met):
                 hosts += rr_of(target, met.rrset)
     return ended._replace(response=ended.response._replace(additional=hosts))
 
 
-def rdata_target(rtype: int, rdata: bytes, owner: bytes) -> bytes:
-    """The folded name of the host that a record names."""
+def _may_be_asked(found: Found, owner: bytes, named: bytes, met: Found) -> bool:
+    """Whether a record of a wildcard names what the same wildcard, or the question, may itself be about.
+
+    Its answer is prebuilt once for all names, and would have to be another for that one: it goes without.
+    """
+    made_up = found.wildcard or owner.startswith(WILDCARD)
+    return made_up and named != ITSELF and (met.wildcard or named.startswith(WILDCARD))
+
+
+def _named(rtype: int, rdata: bytes) -> bytes:
+    """The folded name of the host that a record names, or ITSELF; the root where it names none."""
     start = TARGET_AFTER[rtype]
     target = rdata[start : scan(rdata, start)].lower()
-    # RFC 9460 section 2.5: "if the TargetName is the value ".", then the owner name of this record MUST be used".
-    return owner if target == ROOT and rtype in (types.SVCB, types.HTTPS) else target
+    # RFC 9460 section 2.5.2: "For ServiceMode SVCB RRs, if TargetName has the value ".", then the owner name of this record
+    # MUST be used as the effective TargetName." In AliasMode (priority 0) it says that there is no service.
+    service = rtype in (types.SVCB, types.HTTPS) and rdata[:2] != ALIAS_MODE
+    return ITSELF if target == ROOT and service else target
 
 
 def negative(find: Find, apex: bytes) -> tuple[RR, ...]:

@@ -50,7 +50,8 @@ def test_2_2_parameters_are_in_order(either: Client) -> None:
 
 
 def test_2_5_a_root_target_stands_for_the_owner(either: Client) -> None:
-    """Section 2.5: "." stays as it is in the record: it is the client that reads it as the owner's name."""
+    """Section 2.5.2: "For ServiceMode SVCB RRs, if TargetName has the value ".", then the owner name of this record MUST be
+    used as the effective TargetName.": by the client; in the record it stays as it is."""
     assert texts(either("@", "HTTPS").answer) == ['@ HTTPS 1 . alpn="h3,h2"']
 
 
@@ -59,3 +60,22 @@ def test_extra_addresses_never_set_tc(ask: Client) -> None:
     "TC should not be set merely because some extra information could have been included, but there was insufficient room."."""
     reply = ask("@", "NS")
     assert "TC" not in flags(reply)
+
+
+def test_4_1_a_target_that_only_a_wildcard_makes(either: Client) -> None:
+    reply = either("at-wild", "HTTPS")
+    assert texts(reply.answer) == ['at-wild HTTPS 1 any.wild alpn="h2"']
+    assert set(texts(reply.additional)) <= {"any.wild A 192.0.2.80"}
+
+
+@pytest.mark.ours
+def test_4_1_it_is_in_the_zone_too(either: Client) -> None:
+    assert texts(either("at-wild", "HTTPS").additional) == ["any.wild A 192.0.2.80"]
+
+
+def test_2_5_1_a_service_that_does_not_exist_has_no_address(either: Client) -> None:
+    """Section 2.5.1: "For AliasMode SVCB RRs, a TargetName of "." indicates that the service is not available or does not
+    exist.": the owner's own addresses are not the service's."""
+    reply = either("closed", "HTTPS")
+    assert (texts(reply.answer), reply.additional) == (["closed HTTPS 0 ."], [])
+    assert texts(either("closed").answer) == ["closed A 192.0.2.106"]

@@ -43,11 +43,15 @@ CORNERS = f"""\
 static:
   - "*.a NS www.example.org."
   - "*.a DS 60485 13 2 {'ab' * 32}"
-  - "*.b DNAME a.a"
+  - "*.b.c DNAME a.a"
   - "*.c.b CNAME c"
   - "*.c A 192.0.2.1"
   - "c CNAME x.cut"
   - "cut NS www.example.org."
+  - "*.b.b A 192.0.2.2"
+  - "*.b.b MX 1 *.b.b"
+  - "*.b.b MX 2 a.b.b"
+  - "*.b.b HTTPS 1 ."
 """
 STEERED = '  "{}": {{rules: [{{name: near, match: {{prefix: 192.0.2.0/25}}, pin: alder}}, {{name: rest, pin: birch}}]}}\n'
 
@@ -73,7 +77,8 @@ def records(dice: Random, name: str) -> Iterator[str]:
         yield from [f"{name} DS 60485 13 2 {'ab' * 32}"] if dice.random() < 0.5 else []
     elif kind in (3, 4):
         yield from (f"{name} MX {number} {target(dice)}" for number in range(2))
-        yield f"{name} HTTPS {dice.randrange(2)} {target(dice)}"
+        yield f"{name} HTTPS {dice.randrange(2)} {dice.choice((target(dice), '.', owner(dice)))}"
+        yield from [f"{name} A 192.0.2.1"] if kind == 3 else []
     else:
         yield f"{name} A 192.0.2.{dice.randrange(250)}"
         yield from [f"{name} TXT {kind}"] if kind > 7 else []
