@@ -179,7 +179,7 @@ def _verdict(header: DNSHeader, found: _Parts) -> int | None:
 def _read(reader: _Reader, header: DNSHeader, found: _Parts) -> None:
     """Read the whole message into `found`. Raises where it can't go on: BadName or what dnslib raises.
 
-    RFC 6891 section 7: "If an OPT record is present in a received request, compliant responders MUST include an OPT
+    RFC 6891 section 6.1.1: "If an OPT record is present in a received request, compliant responders MUST include an OPT
     record in their respective responses": so a mistake that can be read past doesn't end the reading.
     """
     # RFC 9619 section 4: "A DNS message with OPCODE = 0 and QDCOUNT > 1 MUST be treated as an incorrectly formatted
@@ -276,7 +276,7 @@ def fit(tail: Tail, room: int) -> Tail:
 
     Additional records that are not required go first, whole RRsets from the end; what is required stays, or nothing
     does. RFC 9471 section 3.1: "when a name server generates a referral response, it MUST include all available glue
-    records for in-domain name servers in the additional section, or MUST set TC=1 if constrained by message size."
+    records for in-domain name servers in the additional section", or it "MUST set TC=1 if constrained by message size".
     """
     if len(tail.body) <= room:
         return tail

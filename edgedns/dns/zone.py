@@ -187,8 +187,8 @@ def _grouped(apex: bytes, records: Iterable[Record]) -> dict[bytes, dict[int, RR
     for owner, type_, ttl, rdata in records:
         of_owner = sets.setdefault(owner, {})
         known = of_owner.get(type_, RRset(type_, ttl, ()))
-        # RFC 2181 section 5: duplicates "should be suppressed"; section 5.2: "the TTLs of all RRs in an RRSet must
-        # be the same", and where they differ the set is to be treated as if all had the lowest.
+        # RFC 2181 section 5: "servers should suppress such duplicates if encountered"; section 5.2: "the TTLs of all RRs
+        # in an RRSet must be the same", and where they differ the set is to be treated as if all had the lowest.
         rdatas = known.rdatas if rdata in known.rdatas else (*known.rdatas, rdata)
         of_owner[type_] = RRset(type_, min(ttl, known.ttl), rdatas)
     return sets
@@ -216,7 +216,7 @@ def _conflicts_at(
     beside = [t for t in (*sets, *slots) if t != types.CNAME and t not in _BESIDE_CNAME]
     if types.CNAME in sets and beside:
         yield owner, types.CNAME, f"{text} has a CNAME beside {types.type_name(beside[0])}"
-    # RFC 2181 section 10.1: "there may be ... only one canonical name"; RFC 6672 section 2.4 says so of DNAME.
+    # RFC 2181 section 10.1: "There may be only one such canonical name for any one alias."; RFC 6672 section 2.4: or DNAME.
     for type_ in (types.SOA, types.CNAME, types.DNAME):
         if type_ in sets and len(sets[type_].rdatas) > 1:
             yield owner, type_, f"{text} has more than one {types.type_name(type_)}"

@@ -143,7 +143,7 @@ class _Zone:
         redirect = self._redirect_above(owner)
         first = next(iter(of_owner.values()))[0]
         if redirect is not None:
-            # RFC 6672 section 2.4: "A DNAME RR ... descendants ... MUST NOT exist".
+            # RFC 6672 section 2.4: "Resource records MUST NOT exist at any subdomain of the owner of a DNAME RR."
             yield problem(first.where, "E412", f"{_text(owner)} lies below the DNAME at {_text(redirect)}: nothing may")
         cut = self._cut_above(owner, itself=False)
         if cut is not None and not (owner in self._glue and of_owner.keys() <= _ADDRESS):

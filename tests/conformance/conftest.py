@@ -73,7 +73,8 @@ def running_edgedns(folder: Path) -> Iterator[Server]:
     options = [word for text in listen for word in ("--listen", text)]
     rules = folder / "rules"
     shutil.copytree(ROOT / "rules", rules)
-    shutil.copy(Path(__file__).parent / "corners.yaml", rules)
+    for zone in ("corners.yaml", "wildcards.yaml"):
+        shutil.copy(Path(__file__).parent / zone, rules)
     command = [sys.executable, "-m", "edgedns", "serve", "--rules", str(rules), "--state", str(folder / "state")]
     log = folder / "log"
     with log.open("wb") as out:

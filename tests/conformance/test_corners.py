@@ -60,7 +60,7 @@ def test_6672_2_2_too_long_a_name_is_yxdomain(either: Client) -> None:
 
 @pytest.mark.parametrize("payload", [None, 512, 1232])
 def test_9471_3_1_glue_that_does_not_fit_means_tc(ask: Client, payload: int | None) -> None:
-    """RFC 9471 section 3.1: "... or MUST set TC=1 if constrained by message size."."""
+    """RFC 9471 section 3.1: it "MUST set TC=1 if constrained by message size"."""
     how = {} if payload is None else {"edns": 0, "payload": payload}
     query = question(f"host.many.{ZONE}", "A", **how)  # type: ignore[arg-type]
     reply, whole = ask.send(query), ask.over("tcp").send(query)

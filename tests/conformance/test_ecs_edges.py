@@ -46,8 +46,9 @@ def common(version: int, one: int, other: int) -> int:
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize(("name", "rtype"), [("www", "A"), ("www", "AAAA"), ("v4", "A"), ("@", "A"), ("x.apps", "A")])
 def test_7_2_1_no_scope_covers_two_answers(ask: Client, name: str, rtype: str, version: int) -> None:
-    """Section 7.2.1: "the SCOPE PREFIX-LENGTH ... indicat[es] the network for which the answer is intended": two addresses with
-    other answers lie in no scope together, and of two with the same scope neither's is covered by a shorter one."""
+    """Section 7.2.1: "The SCOPE PREFIX-LENGTH in the response indicates the network for which the answer is intended."; and "an
+    Authoritative Nameserver MUST NOT overlap prefixes": two addresses with other answers lie in no scope together, and of two
+    with the same scope neither's is covered by a shorter one."""
     dice = Random(7871)
     told = [ask_for(ask, name, rtype, version, value, bits(version)) for value in sample(version, dice)]
     for (one, data, scope), (other, others, other_scope) in pairwise(told):
@@ -75,6 +76,33 @@ def test_7_1_1_every_length_of_source(ask: Client, source: int) -> None:
         assert scope == 0
     else:
         assert (data, scope) == ask_for(ask, "www", "A", 4, value, 32)[1:]
+
+
+@pytest.mark.parametrize(("name", "network"), [("v4", "192.0.2.0/24"), ("www", "203.0.113.0/24")])
+def test_7_2_1_every_address_of_a_24_that_holds_a_differing_25(ask: Client, name: str, network: str) -> None:
+    """By brute force: each half has one answer, and its own scope of 25."""
+    told = [ask_for(ask, name, "A", 4, int(address), 32) for address in ip_network(network)]
+    for half in (told[:128], told[128:]):
+        assert {scope for _, _, scope in half} == {25}
+        assert len({tuple(data) for _, data, _ in half}) == 1
+    assert told[0][1] == ["192.0.2.10"]
+    assert name == "www" or told[128][1] == ["192.0.2.140"]
+
+
+def test_7_4_where_some_have_an_answer_nodata_is_of_the_others_alone(ask: Client) -> None:
+    """Section 7.4 would have negative answers at scope 0, lest caches that keep them so hide what others have; at scope 0 all
+    caches would. `v4` gives IPv6 addresses to 192.0.2.0/25 alone: the NODATA of the rest does not cover that half."""
+    inside, outside = (ask("v4", "AAAA", subnet=f"192.0.2.{octet}/32") for octet in (7, 200))
+    assert [len(inside.answer), len(outside.answer)] == [1, 0]
+    assert [subnet_of(reply).rpartition("/")[2] for reply in (inside, outside)] == ["25", "25"]
+
+
+@pytest.mark.parametrize(("private", "space"), [("10.1.2.0/24", 8), ("172.20.1.0/24", 12), ("192.168.1.0/24", 16)])
+def test_10_a_scope_covers_private_space_and_no_more(ask: Client, private: str, space: int) -> None:
+    """Section 10: "it SHOULD set SCOPE PREFIX-LENGTH to cover all of the relevant private space." The answer is the nominal one
+    for any resolver (unless a rule names that space): what one told a shared cache would be as right for the next."""
+    reply = ask("www", subnet=private)
+    assert (rcode(reply), subnet_of(reply)) == ("NOERROR", f"{private}/{space}")
 
 
 def test_a_and_aaaa_go_by_the_same_network(ask: Client) -> None:

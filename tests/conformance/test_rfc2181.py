@@ -62,7 +62,8 @@ def test_5_2_one_ttl_in_a_set(either: Client, name: str) -> None:
 
 
 def test_5_no_record_twice(either: Client) -> None:
-    """Section 5: duplicates "should be suppressed"; dnspython would hide them, so each record is read by itself."""
+    """Section 5: "servers should suppress such duplicates if encountered"; dnspython would hide them: each record is read
+    by itself."""
     for name, rtype in (("pool", "A"), ("@", "TXT"), ("old-shop", "A"), ("host.child", "A")):
         reply = dns.message.from_wire(either.exchange(question(name, rtype).to_wire()), one_rr_per_rrset=True)
         for section in (reply.answer, reply.authority, reply.additional):

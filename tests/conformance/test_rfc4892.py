@@ -10,7 +10,7 @@ from edgedns import __version__
 
 @pytest.mark.parametrize("name", ["id.server.", "hostname.bind.", "ID.Server."])
 def test_3_the_node_s_identifier(either: Client, name: str) -> None:
-    """Section 3: "The identifier is returned in the RDATA of a TXT record for the name "ID.SERVER." in class CHAOS."."""
+    """Section 3 asks for a way to tell servers of one address apart that no implementation owns: TXT of ID.SERVER in CHAOS."""
     reply = either(name, "TXT", rclass="CH")
     (record,) = reply.answer
     assert rcode(reply) == "NOERROR"

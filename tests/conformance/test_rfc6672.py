@@ -10,8 +10,8 @@ ROOM = 255 - FAR
 
 
 def test_2_2_a_name_too_long_to_be_made(either: Client) -> None:
-    """Section 2.2: "If the synthesized name would be longer than 255 octets ... YXDOMAIN"; section 3.2 step 3c: the DNAME is
-    in the answer, and no CNAME."""
+    """Section 3.2 step 3c: where the substitution would overflow the legal size of a name, the rcode is YXDOMAIN; the DNAME is
+    in the answer by then, and no CNAME."""
     for name in (f"{'x' * (ROOM)}.far", f"{'x' * 63}.{'y' * 63}.far"):
         reply = either(name)
         assert (rcode(reply), flags(reply)) == ("YXDOMAIN", {"AA"})
@@ -27,7 +27,7 @@ def test_2_2_the_longest_that_can(either: Client) -> None:
 
 @pytest.mark.parametrize("name", ["a.moved", "a.b.moved", "MiXeD.MoVeD"])
 def test_3_1_the_cname_is_owned_by_the_question(either: Client, name: str) -> None:
-    """Section 3.1: "the server ... synthesize[s] a CNAME record" whose owner is QNAME, as the asker wrote it."""
+    """Section 3.1: "The owner name of the CNAME is the QNAME of the query.", here as the asker wrote it."""
     reply = either(name)
     assert reply.answer[1].name.to_text() == f"{name}.{APEX}"
     assert reply.answer[1].ttl == reply.answer[0].ttl

@@ -41,7 +41,8 @@ def test_7_2_1_none_unless_asked(either: Client, name: str) -> None:
 @pytest.mark.parametrize("subnet", SUBNETS)
 @pytest.mark.parametrize(("name", "rtype"), UNSTEERED)
 def test_7_2_1_scope_0_where_nothing_depends_on_it(either: Client, name: str, rtype: str, subnet: str) -> None:
-    """Section 7.2.1: the scope is that of what was used; negative answers (section 7.4) and unsteered names are all's."""
+    """Section 12.1: "If the option is supported but not actually used for generating a response, its SCOPE PREFIX-LENGTH
+    MUST be set to 0."; section 7.4 says so of negative answers."""
     assert scope(either(name, rtype, subnet=subnet)) == 0
 
 
@@ -89,7 +90,8 @@ def test_7_2_1_a_source_of_0_asks_for_the_resolver_s_own(either: Client, subnet:
 @pytest.mark.steered
 @pytest.mark.parametrize("name", ["shop", "old-shop", "any.cname"])
 def test_7_2_1_a_chain_to_a_steered_name_stops_after_its_first_link(either: Client, name: str) -> None:
-    """Section 7.2.1: records of different scopes don't go into one answer; here the CNAME is everybody's, its target isn't."""
+    """Section 7.2.1: "For the specific case of a Canonical Name (CNAME) chain, the Authoritative Nameserver SHOULD only place
+    the initial CNAME record in the Answer section, to have it cached unambiguously and appropriately."."""
     reply = either(name, subnet="198.51.100.0/24")
     assert len(reply.answer) == 1
     assert texts(reply.answer)[0].startswith(f"{name} CNAME ")

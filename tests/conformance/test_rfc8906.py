@@ -15,7 +15,7 @@ OPCODES = [1, 2, 3, *range(6, 16)]
 @pytest.mark.parametrize("rest", ["nothing", "a question", "noise"])
 def test_8_1_4_unknown_opcodes(either: Client, opcode: int, rest: str) -> None:
     """Section 8.1.4: "there is only one possible rcode that makes sense to return to a request with an unknown opcode, and that
-    is the NOTIMP rcode"; it is asked with a header alone, because what follows depends on the opcode."""
+    is NOTIMP"; it is asked with a header alone, because what follows depends on the opcode."""
     if rest == "nothing":
         wire = b"\x12\x34" + bytes((opcode << 3, 0)) + bytes(8)
     else:

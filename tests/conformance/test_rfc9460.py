@@ -56,8 +56,8 @@ def test_2_5_a_root_target_stands_for_the_owner(either: Client) -> None:
 
 
 def test_extra_addresses_never_set_tc(ask: Client) -> None:
-    """RFC 2181 section 9: "Where TC is set, the partial RRSet that would not completely fit may be left in the response";
-    "TC should not be set merely because some extra information could have been included, but there was insufficient room."."""
+    """RFC 2181 section 9: "The TC bit should not be set merely because some extra information could have been included, but
+    there was insufficient room."."""
     reply = ask("@", "NS")
     assert "TC" not in flags(reply)
 

@@ -10,7 +10,7 @@ ALL_GLUE = 16
 
 @pytest.mark.parametrize("name", ["crowd", "host.crowd", f"{'x' * 63}.{'y' * 63}.crowd", "ns4.crowd"])
 def test_3_1_cut_glue_is_truncation(ask: Client, name: str) -> None:
-    """Section 3.1: "If message size constraints prevent the inclusion of all glue records for in-domain name servers over the
+    """Section 1: "If message size constraints prevent the inclusion of all glue records for in-domain name servers over the
     chosen transport, the server MUST set the TC (Truncated) flag to inform the client that the response is incomplete"."""
     reply = ask(name)
     assert "TC" in flags(reply)
@@ -26,7 +26,8 @@ def test_3_1_all_of_it_where_there_is_room(ask: Client, name: str) -> None:
 
 
 def test_3_2_glue_of_siblings(either: Client) -> None:
-    """Section 3.2: "when a name server generates a referral response, it SHOULD include sibling glue"."""
+    """Section 3.2: "when a name server generates a referral response, it SHOULD include all available glue records in the
+    additional section."."""
     reply = either("host.signed")
     assert texts(reply.authority) == ["signed NS ns1.child"]
     assert texts(reply.additional) == ["ns1.child A 192.0.2.90", "ns1.child AAAA 2001:db8:90::1"]
@@ -44,7 +45,7 @@ def test_rfc2181_9_a_set_that_doesn_t_fit_is_truncation(ask: Client, payload: in
 @pytest.mark.ours
 @pytest.mark.parametrize("payload", [1232, 4096, 65535])
 def test_rfc9715_no_reply_that_could_be_cut_into_fragments(ask: Client, payload: int) -> None:
-    """RFC 9715 section 3.1, R3: "UDP responders SHOULD ... limit the response to 1,400 octets at most; ours is 1,232."""
+    """RFC 9715 section 3.1, R3: responders keep to the least of what the asker takes, the MTU and 1,400 octets; we to 1,232."""
     reply = ask("large", "TXT", edns=0, payload=payload)
     assert "TC" in flags(reply)
     assert (reply.answer, reply.edns) == ([], 0)
