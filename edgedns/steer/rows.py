@@ -113,6 +113,13 @@ def expand(starts: Ints, counts: Ints) -> tuple[Ints, Ints]:
     return owner, np.repeat(starts, counts) + np.arange(len(owner)) - first
 
 
+def starts(ordered: Ints) -> Ints:
+    """Where each run of equal values begins."""
+    begins = np.ones(len(ordered), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
+
+
 def pack_json(value: object) -> NDArray[np.uint8]:
     """A JSON value as a section."""
     return np.frombuffer(json.dumps(value, sort_keys=True).encode(), dtype=np.uint8)
