@@ -65,7 +65,7 @@ def _serve(read: Callable[[], Settings], rehearsal: bool) -> None:
     workers.take_lock()
     try:
         if early := _can_answer(settings.state / "published"):
-            workers.start()
+            workers.start(settle=False)
         # Not at the top: numpy, aiohttp and their like take longer to import than workers take to start.
         from edgedns.cli.reloading import Reloading
         from edgedns.cli.server import Server

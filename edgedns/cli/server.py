@@ -76,6 +76,7 @@ class Server:
             async with self._admin_side():
                 workers = f"{self.settings.workers} workers; engine: {engine_name()}"
                 self.say(f"serving {', '.join(map(str, self.workers.listen))} with {workers}")
+                await asyncio.to_thread(self.workers.settle)
                 end = self.workers.leave
                 self._watch_for_reloads()
                 systemd.notify("READY=1", f"STATUS=serving with {workers}")
@@ -93,7 +94,7 @@ class Server:
         self.secrets = Secrets(self.control.store, self.settings.cookie_secret_file, self.say)
         await self.turns.call(self.secrets.follow, time.time())
         if not early:
-            await asyncio.to_thread(self.workers.start)
+            await asyncio.to_thread(partial(self.workers.start, settle=False))
 
     @contextlib.asynccontextmanager
     async def _admin_side(self) -> AsyncIterator[None]:

@@ -116,6 +116,15 @@ def retire(found: Iterable[Held]) -> None:
             udp.retire(one.sock)
 
 
+def end(found: Iterable[Held]) -> None:
+    """Close them in every process that has them, the service manager's store too; shared ones only here."""
+    for one in found:
+        if not one.shared:
+            with contextlib.suppress(OSError):
+                one.sock.shutdown(socket.SHUT_RDWR)
+    close(found)
+
+
 def close(found: Iterable[Held]) -> None:
     for one in found:
         with contextlib.suppress(OSError):

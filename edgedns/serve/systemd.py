@@ -69,14 +69,24 @@ def take_passed(environ: MutableMapping[str, str]) -> Passed:
         if name == ADMIN:
             found.admin = sock
             continue
+        if name == OWN and _is_over(sock):
+            sock.close()
+            continue
         one = sockets.held(sock, shared=name != OWN)
         if sock.type == socket.SOCK_STREAM:
             sock.setblocking(False)
-        elif not udp.is_retired(sock):
+        else:
             udp.prepare(sock, one.place.address.is_wildcard)
         found.sockets.append(one)
     found.sockets = sockets.unique(found.sockets)
     return found
+
+
+def _is_over(sock: socket.socket) -> bool:
+    """Whether it was retired or ended, and is in the store still."""
+    if sock.type == socket.SOCK_DGRAM:
+        return udp.is_retired(sock)
+    return not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
 
 def _from_ourselves(environ: MutableMapping[str, str]) -> list[tuple[int, str]]:

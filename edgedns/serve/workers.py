@@ -98,35 +98,50 @@ class Workers:
         self._given = list(given)
         self._log = log
         self._workers: list[Worker] = []
+        self._going: list[Worker] = []  # others have taken their place
+        self._surplus: list[Held] = []
+        self._before: set[int] = set()  # the numbers of the sockets that were there before us
         self._settings: list[str] = []
         self._lock: int | None = None
         self._logfile: IO[bytes] | None = None
         self._logged = 0
 
-    def start(self, timeout: float = 30.0) -> None:
-        """Adopt or start all, and return when each is ready. WorkersError says why one is not; those that ran still run."""
+    def start(self, timeout: float = 30.0, settle: bool = True) -> None:
+        """Adopt or start all, and return when each is ready. WorkersError says why one is not; those that ran still run.
+
+        Without `settle` those that are to go run until that is called, so that `retreat` can leave things as they were.
+        """
         self.take_lock()
         self._open_log()
+        self._before = {one.number for one in self._given}
         found = self._find()
+        self._before |= {held.number for one in found for held in one.berth}
         self.listen = tuple(self._resolve(address, found) for address in self.listen)
         self._settings = worker.arguments(self.listen, self._state, self._responder, self._extra)
         kept = [one for one in found if self._is_alike(one)][: self._count] if self._all_are_read(found) else []
         others = [one for one in found if one not in kept]
         self._workers = kept + self._fresh(found)[: self._count - len(kept)]
         try:
-            left = self._allot(kept, others)
+            self._surplus = self._allot(kept, others)
             for one in self._workers[len(kept) :]:
                 self._spawn(one)
             self._wait_ready(timeout)
         except BaseException:  # Ctrl-C too: they would live on
-            _end(self._workers[len(kept) :], 1.0)
+            self._end_fresh()
             self._forget([*found, *self._workers])
             raise
-        sockets.retire(left)
-        _end(others, 2.0)
-        sockets.close(left)
-        for one in others:
+        self._going = others
+        if settle:
+            self.settle()
+
+    def settle(self) -> None:
+        """End those whose place others have taken, and close what nobody needs any more."""
+        sockets.retire(self._surplus)
+        _end(self._going, 2.0)
+        for one in self._going:
             self._clear(one.slot)
+        sockets.end(self._surplus)
+        self._going, self._surplus = [], []
 
     def _is_alike(self, one: Worker) -> bool:
         """Whether it can go on: started as we would start it, and its sockets are ours too."""
@@ -193,8 +208,14 @@ class Workers:
 
     def retreat(self) -> None:
         """End those that were started and leave those that were found, as if nothing had been tried."""
-        _end([one for one in self._workers if one.child], 2.0)
+        self._end_fresh()
         self.leave()
+
+    def _end_fresh(self) -> None:
+        """End those that were started, and the sockets that are theirs alone."""
+        fresh = [one for one in self._workers if one.child]
+        sockets.retire(held for one in fresh for held in one.berth if held.number not in self._before)
+        _end(fresh, 2.0)
 
     def leave(self) -> None:
         """Let go of the workers, which go on answering, for another control process to take over."""
@@ -212,10 +233,10 @@ class Workers:
 
     def _forget(self, those: Iterable[Worker]) -> None:
         """Close our duplicates of their sockets."""
-        for one in those:
+        for one in (*those, *self._going):
             sockets.close(one.berth)
-        sockets.close(self._given)
-        self._workers, self._given = [], []
+        sockets.close([*self._given, *self._surplus])
+        self._workers, self._given, self._going, self._surplus = [], [], [], []
 
     def _clear(self, slot: int) -> None:
         """Nobody is there any more who could be asked."""
@@ -333,7 +354,7 @@ class Workers:
         if one.failures >= CLOSED_AFTER and any(other.ready for other in self._workers):
             own = [held for held in one.berth if not held.shared]
             sockets.retire(own)
-            sockets.close(own)
+            sockets.end(own)
             one.berth = [held for held in one.berth if held.shared]
         one.due = time.monotonic() + min(SPACING * 2**one.failures, LONGEST_WAIT)
 

@@ -285,12 +285,14 @@ def test_an_admin_port_in_use_is_one_sentence_and_leaves_nothing_running(tmp_pat
     assert other.worker_pids() == []
 
 
-def test_a_start_that_fails_leaves_workers_that_were_there(fresh: Server) -> None:
+@pytest.mark.parametrize("more", [[], ["--rate-limit", "50"]])
+def test_a_start_that_fails_leaves_workers_that_were_there(fresh: Server, more: list[str]) -> None:
+    """Also where others were to take their places, and answered already."""
     fresh.end(signal.SIGKILL)
     pids = fresh.worker_pids()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
-        inputs = ["--rules", fresh.rules, "--asn", fresh.table, "--state", fresh.state, "--workers", "1"]
+        inputs = ["--rules", fresh.rules, "--asn", fresh.table, "--state", fresh.state, "--workers", "2", *more]
         done = run(*inputs, "--listen", f"127.0.0.1:{fresh.port}", "--admin", where)
     assert done.returncode == 1
     assert fresh.worker_pids() == pids
