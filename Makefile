@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TESTED := $(VENV)/.installed-tests
 
-.PHONY: run test test-long lint clean
+.PHONY: run test test-long bench lint clean
 
 run: $(STAMP)
 	$(BIN)/edgedns demo
@@ -19,11 +19,16 @@ test-long: $(TESTED)
 	tools/packages --install
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST)
 
+# CPU per query beside NSD, Knot, gdnsd, PowerDNS and BIND: some ten minutes, BENCH="--rounds 3" for fewer.
+bench: $(TESTED)
+	tools/packages --bench --install
+	$(BIN)/python -m tests.bench.peers $(BENCH)
+
 lint: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict edgedns
 
-$(STAMP): pyproject.toml setup.py edgedns/engine/_fastpath.c tools/install
+$(STAMP): pyproject.toml setup.py edgedns/engine/_fastpath.c edgedns/bench/_volley.c tools/install
 	tools/install $(PYTHON) $(VENV)
 	touch $@
 

@@ -1,10 +1,11 @@
-"""The processes of this machine that serve a UDP address, and what CPU they use: from /proc."""
+"""The processes of this machine that serve a UDP address (from /proc), and what CPU they use."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
+import time
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -58,19 +59,20 @@ def _is_for(bound: Address, address: Address) -> bool:
 
 def _holds(process: Path, sockets: set[str]) -> bool:
     try:
-        return any(os.readlink(entry.path) in sockets for entry in os.scandir(process / "fd"))
+        with os.scandir(process / "fd") as entries:
+            return any(os.readlink(entry.path) in sockets for entry in entries)
     except OSError:  # it has gone, or is somebody else's
         return False
 
 
 def cpu_seconds(pids: list[int]) -> float | None:
-    """CPU that all threads of these processes have used (schedstat: ns); None when one of them has gone."""
+    """CPU that these processes have used, threads that have ended included; None when one of them has gone."""
     try:
-        return sum(_cpu_ns(pid) for pid in pids) / 1e9
-    except (OSError, IndexError, ValueError):
+        return sum(time.clock_gettime_ns(_cpu_clock(pid)) for pid in pids) / 1e9
+    except OSError:
         return None
 
 
-def _cpu_ns(pid: int) -> int:
-    tasks = (PROC / str(pid) / "task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+def _cpu_clock(pid: int) -> int:
+    """The number of a process's CPU clock, as clock_getcpuclockid(3) makes it on Linux: exact, and open to everybody."""
+    return (~pid << 3) | 2
