@@ -80,7 +80,10 @@ def example() -> Example:
     names = list(loaded.rules.providers)
     both = (nominal, made_decisions(nominal, atoms))
     overlays = [compile_overlay(compiled.columns, each, names, spreader, SALT) for each in both]
-    snapshots = [snapshot_of(content, compiled.content, overlay, serial=7) for overlay in overlays]
+    # One name is so long that errors have no room for it, one leaves them none for an extended error beside a cookie.
+    nodes = ("a-node-with-quite-a-long-name", "node-of-test")
+    pairs = zip(overlays, nodes, strict=True)
+    snapshots = [snapshot_of(content, compiled.content, overlay, 7, node) for overlay, node in pairs]
     return Example(loaded, table, atoms, compiled, places, snapshots[0], snapshots[1])
 
 

@@ -31,6 +31,8 @@ PAYLOAD = 1232
 DO = 0x8000
 # Owner (root), type, class, TTL, RDLENGTH.
 OVERHEAD = 11
+# How much longer than its query a reply over UDP may be that holds no record: nobody is to be flooded with errors.
+GROWTH = 32
 
 _PAIR = Struct("!HH")
 _OPT = Struct("!BHHBBHH")
@@ -153,6 +155,19 @@ def subnet_option(subnet: ClientSubnet, scope: int) -> Option:
     """
     head = _PAIR.pack(subnet.family, subnet.source << 8 | scope)
     return SUBNET, head + subnet.address[: (subnet.source + 7) >> 3]
+
+
+def modest(options: Sequence[Option], room: int) -> list[Option]:
+    """`options` without the extended error, and without NSID, where they would take more than `room` octets.
+
+    Both may be left out: RFC 8914 section 2 says that an extended error "can be included", RFC 5001 section 2.2 speaks of a
+    server that "chooses to honor a particular NSID request". What is left is a cookie, or the query's own subnet.
+    """
+    left = list(options)
+    for least in (EXTENDED_ERROR, NSID):
+        if sum(4 + len(content) for _, content in left) > room:
+            left = [option for option in left if option[0] != least]
+    return left
 
 
 def extended_error(code: int, text: str = "") -> Option:

@@ -30,7 +30,7 @@ enum {
     NODE = 8, TAIL = 13, SLOT = 4, RANKING = 12, RULE = 2, POLICY = 3, ZONE = 5, /* of a row; a rule's answers come on top */
     HEADER = 12, NAME_MAX_OCTETS = 255, LABELS = 128, /* the root's included: each other has at least two octets */
     SPLIT_SLOTS = 4096, POINTER_REACH = 0x3E00, AT_QNAME = 0xC00C,
-    UDP_PAYLOAD = 1232, UDP_PLAIN = 512, LARGEST = 65535, COOKIE_SECRET = 16, NSID_MAX = 512,
+    UDP_PAYLOAD = 1232, UDP_PLAIN = 512, LARGEST = 65535, COOKIE_SECRET = 16, NSID_MAX = 512, OPT_FIXED = 11, GROWTH = 32,
 };
 enum { QR = 0x80, AA = 0x04, TC = 0x02, RD = 0x01, OPCODE = 0x78, DO = 0x80 };
 enum { IN = 1, CH = 3, ANY_CLASS = 255 };
@@ -940,6 +940,16 @@ static size_t options_size(const query *q, const plan *said)
            (said->error == NO_ERROR ? 0 : 6) + (q->cookie.size ? 4 + FULL_COOKIE : 0) + (q->keepalive && q->tcp ? 6 : 0);
 }
 
+/* Leave out the extended error, and NSID, of a reply without records that would be GROWTH longer than its query. dns.edns.modest */
+static void be_modest(query *q, plan *said, size_t question)
+{
+    size_t room = q->packet.size + GROWTH - HEADER - question - OPT_FIXED;
+    if (options_size(q, said) > room)
+        said->error = NO_ERROR;
+    if (options_size(q, said) > room)
+        q->nsid = false;
+}
+
 /* The OPT record; its options in the order of answer.reply_options. */
 static void put_opt(query *q, const plan *said, sink *out)
 {
@@ -1025,7 +1035,7 @@ static size_t reply_limit(const query *q)
 }
 
 /* The whole message into `out`. */
-static void put_reply(query *q, const plan *said, sink *out)
+static void put_reply(query *q, plan *said, sink *out)
 {
     span question = {q->packet.at + HEADER, q->packet.at[2] & OPCODE ? 0 : q->end - HEADER};
     size_t tail = said->tail == NONE ? 0 : of_tail(q, said->tail, OCTETS);
@@ -1033,7 +1043,9 @@ static void put_reply(query *q, const plan *said, sink *out)
     unsigned answers = (an_ns & 0xFFFF) + said->record_count + said->chaos, authorities = an_ns >> 16;
     unsigned additionals = said->tail == NONE ? 0 : of_tail(q, said->tail, AR), flags = said->flags;
     size_t size = tail + said->records.size + (said->chaos ? 13 + said->text.size : 0);
-    size_t used = HEADER + question.size + (q->edns ? 11 + options_size(q, said) : 0), limit = reply_limit(q);
+    if (!size && q->edns && !q->tcp)
+        be_modest(q, said, question.size);
+    size_t used = HEADER + question.size + (q->edns ? OPT_FIXED + options_size(q, said) : 0), limit = reply_limit(q);
     size_t kept = fit(q, said, size, limit > used ? limit - used : 0, &additionals);
     if (size && !kept) {
         flags |= TC;

@@ -10,17 +10,20 @@ from typing import NamedTuple
 from edgedns.dns import cookie, types
 from edgedns.dns.edns import (
     COOKIE,
+    GROWTH,
     INVALID_QUERY_TYPE,
     NOT_AUTHORITATIVE,
     NOT_SUPPORTED,
     NSID,
+    OVERHEAD,
     PROHIBITED,
     ClientSubnet,
     extended_error,
     keepalive_option,
+    modest,
     subnet_option,
 )
-from edgedns.dns.message import RR, Malformed, Query, Response, encode, parse
+from edgedns.dns.message import HEADER, RR, Malformed, Query, Response, encode, parse
 from edgedns.engine import lookup
 from edgedns.engine.explain_name import asked_about, told
 from edgedns.engine.identity import chaos
@@ -196,11 +199,13 @@ def respond(
     if query is None:
         return None
     if isinstance(query, Malformed):
-        return _refuse(snapshot.at(now), query, client, transport, now, secrets, tally)
+        return _refuse(snapshot.at(now), query, packet, client, transport, now, secrets, tally)
     given, _ = answer(snapshot, query, client, now)
     view = snapshot.at(now)
     response = given.response
     options = reply_options(view, query, response.error, given.scope, client, now, secrets, transport)
+    if not (response.answer or response.authority) and transport == "udp":
+        options = modest(options, _growth(query, packet))
     _count(view, query.qtype, client, transport, given, tally)
     # RFC 1035 section 6.2: to QCLASS=* "the response should never be authoritative unless the server can guarantee that
     # the response covers all classes."
@@ -217,6 +222,11 @@ def reply_limit(query: Query | Malformed, transport: str) -> int:
         return UDP_PLAIN
     # RFC 6891 section 6.2.3: "Values lower than 512 MUST be treated as equal to 512."
     return min(max(query.edns.payload, EDNS_MINIMUM), UDP_PAYLOAD)
+
+
+def _growth(query: Query | Malformed, packet: bytes) -> int:
+    """What is left for the options of a reply to `packet` that holds no record."""
+    return len(packet) + GROWTH - HEADER - len(query.question) - OVERHEAD
 
 
 def reply_options(
@@ -247,7 +257,14 @@ def reply_options(
 
 
 def _refuse(
-    view: View, query: Malformed, client: bytes, transport: str, now: float, secrets: Secrets, tally: Tally
+    view: View,
+    query: Malformed,
+    packet: bytes,
+    client: bytes,
+    transport: str,
+    now: float,
+    secrets: Secrets,
+    tally: Tally,
 ) -> bytes:
     response = Response(_verdict(query, client, now, secrets))
     elsewhere = view.base.elsewhere
@@ -255,6 +272,8 @@ def _refuse(
     tally.cells[elsewhere.responses + response.rcode] += 1
     error = NOT_SUPPORTED if response.rcode == types.NOTIMP else None
     options = reply_options(view, query, error, None, client, now, secrets, transport)
+    if transport == "udp":
+        options = modest(options, _growth(query, packet))
     return encode(query, response, reply_limit(query, transport), options)
 
 

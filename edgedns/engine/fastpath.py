@@ -7,7 +7,7 @@ the same (law 1). None is for what is not prebuilt, such as names that a DNAME m
 from __future__ import annotations
 
 from edgedns.dns import cookie, types
-from edgedns.dns.edns import COOKIE, KEEPALIVE, NSID
+from edgedns.dns.edns import COOKIE, GROWTH, KEEPALIVE, NSID, OVERHEAD
 from edgedns.engine import lookup
 from edgedns.engine.answer import EDNS_MINIMUM, TCP_IDLE, TCP_LIMIT, UDP_PAYLOAD, UDP_PLAIN, Secrets
 from edgedns.engine.asked import LOOK_UP, NO_OPT, NO_OPTIONS, Asked, Options, name_end, read, read_options
@@ -19,6 +19,8 @@ SILENCE = b""
 TC = 0x02
 OPCODE_RD, RD = 0x79, 0x01
 RESOLVERS_MAX = 65536
+UNBOUND = 1 << 16
+COOKIE_SIZE = 4 + cookie.CLIENT + cookie.SERVER
 QUERY_COUNTS = b"\0\1\0\0\0\0\0"
 OPT_START = b"\0\0\x29"
 OPT_HEAD = OPT_START + UDP_PAYLOAD.to_bytes(2, "big")
@@ -89,7 +91,8 @@ def _answer(view: View, packet: bytes, entry: Entry, asked: Asked, asker: Asker,
     piece, scope, _, _ = chosen
     opt, limit, counts = b"", UDP_PLAIN, piece.plain
     if asked.payload >= 0:
-        opt = make_opt(view, asked, 0, scope, piece.error, asker)
+        spare = UNBOUND if piece.content or transport == "tcp" else len(packet) + GROWTH - asked.end - OVERHEAD
+        opt = make_opt(view, asked, 0, scope, piece.error, spare, asker)
         # RFC 6891 section 6.2.3: "Values lower than 512 MUST be treated as equal to 512."
         limit, counts = min(max(asked.payload, EDNS_MINIMUM), UDP_PAYLOAD), piece.with_opt
     flags, content = piece.flags | packet[2] & RD, piece.content
@@ -115,12 +118,14 @@ def _reject(view: View, packet: bytes, asked: Asked, asker: Asker, tally: Tally)
     if rcode == types.NOERROR and len(asked_cookie) > cookie.CLIENT:
         # RFC 7873 section 5.4: a query for a cookie alone, whose server cookie is not valid, is answered BADCOOKIE.
         rcode = types.NOERROR if cookie.check(asked_cookie, client, secrets.cookies, now) else types.BADCOOKIE
-    opt = b""
-    if asked.payload >= 0:
-        error = NOT_IMPLEMENTED.error if rcode == types.NOTIMP else b""
-        opt = make_opt(view, asked._replace(options=(nsid, b"", asked_cookie, keepalive)), rcode, 0, error, asker)
     opcode_rd = packet[2] & OPCODE_RD
     question = packet[12 : asked.end] if opcode_rd <= RD else b""
+    opt = b""
+    if asked.payload >= 0:
+        spare = UNBOUND if transport == "tcp" else len(packet) + GROWTH - 12 - len(question) - OVERHEAD
+        error = NOT_IMPLEMENTED.error if rcode == types.NOTIMP else b""
+        asked = asked._replace(options=(nsid, b"", asked_cookie, keepalive))
+        opt = make_opt(view, asked, rcode, 0, error, spare, asker)
     elsewhere, cells = view.base.elsewhere, tally.cells
     cells[elsewhere.requests + _transport_cell(client, transport) + OTHER] += 1
     cells[elsewhere.responses + rcode] += 1
@@ -194,9 +199,14 @@ def _resolver(view: View, client: bytes) -> tuple[int, int, int, int]:
     return known
 
 
-def make_opt(view: View, asked: Asked, rcode: int, scope: int, error: bytes, asker: Asker) -> bytes:
-    """The reply's OPT record; its options in the order of answer.reply_options."""
+def make_opt(view: View, asked: Asked, rcode: int, scope: int, error: bytes, spare: int, asker: Asker) -> bytes:
+    """The reply's OPT record; its options in the order of answer.reply_options, in `spare` octets as by dns.edns.modest."""
     nsid, ecs, asked_cookie, keepalive = asked.options
+    if spare != UNBOUND:
+        spare -= len(ecs) + (COOKIE_SIZE if asked_cookie else 0)
+        name = 4 + len(view.nsid) if nsid and view.nsid else 0
+        error = error if name + len(error) <= spare else b""
+        nsid = nsid and name + len(error) <= spare
     body = ecs[:7] + bytes((scope,)) + ecs[8:] + error if ecs else error
     if nsid and view.nsid:
         body = NSID_HEAD + len(view.nsid).to_bytes(2, "big") + view.nsid + body

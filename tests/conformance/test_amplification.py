@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dns.edns
 import pytest
-from client import Client, full, question, rcode
+from client import Client, option, question, rcode
 
 PAYLOAD = 1232
 QUESTIONS = [
@@ -15,10 +15,14 @@ QUESTIONS = [
     ("_sip._udp", "SRV"),
 ]
 REFUSED = [("www.example.com.", "A"), (".", "NS"), ("com.", "ANY"), ("isc.org.", "ANY"), ("cdn.example.net.", "MAILB")]
+NSID, COOKIE = dns.edns.GenericOption(3, b""), dns.edns.GenericOption(10, b"12345678")
 SPOKEN = [
     [],
-    [dns.edns.GenericOption(10, b"12345678")],
-    [dns.edns.ECSOption("198.51.100.0", 24), dns.edns.GenericOption(10, b"12345678")],
+    [NSID],
+    [NSID, COOKIE],
+    [NSID, COOKIE, dns.edns.ECSOption("198.51.100.0", 24)],
+    [COOKIE],
+    [dns.edns.ECSOption("198.51.100.0", 24), COOKIE],
     [dns.edns.GenericOption(65001, bytes(100))],
 ]
 
@@ -65,10 +69,24 @@ def test_rfc8482_any_is_one_set(ask: Client, name: str) -> None:
 
 
 @pytest.mark.ours
-def test_a_spoofed_flood_of_the_worst_question_is_bounded(ask: Client) -> None:
-    """Without EDNS nothing here is worth more than 512 octets for a question of some 33."""
-    worst = max(
-        len(ask.exchange(question(name, rtype).to_wire())) / len(question(full(name), rtype).to_wire())
-        for name, rtype in QUESTIONS
-    )
-    assert worst < 512 / 30
+@pytest.mark.parametrize("options", [[NSID], [NSID, COOKIE]])
+def test_who_asks_over_tcp_or_for_what_there_is_is_told_the_node(ask: Client, options: list[dns.edns.Option]) -> None:
+    """RFC 5001 section 2.2: an answer holds it always; an error over UDP only where it makes that no 32 octets longer."""
+    for reply in (ask("www", options=options), ask("nowhere", options=options)):
+        assert option(reply, 3) is not None
+    refused = ask.over("tcp")("www.example.com.", options=options)
+    assert rcode(refused) == "REFUSED"
+    assert option(refused, 3) is not None
+    assert option(refused, 15) is not None
+
+
+@pytest.mark.ours
+def test_a_short_name_fits_into_an_error(ask: Client) -> None:
+    """NSID before the extended error, which tells no more than the rcode; a padded query has room for both."""
+    bare = ask("www.example.com.", options=[NSID])
+    padded = ask("www.example.com.", options=[NSID, dns.edns.GenericOption(12, bytes(64))])
+    assert option(padded, 3) is not None
+    assert option(padded, 15) is not None
+    size = len(option(padded, 3).to_wire() or b"")
+    assert (option(bare, 3) is not None) == (size <= 32)
+    assert (option(bare, 15) is not None) == (size + 6 <= 32 or size > 32)
