@@ -74,11 +74,11 @@ class Server:
         try:
             await self._start(early)
             async with self._admin_side():
-                workers = f"{self.settings.workers} workers; engine: {engine_name()}"
-                self.say(f"serving {', '.join(map(str, self.workers.listen))} with {workers}")
                 await asyncio.to_thread(self.workers.settle)
                 end = self.workers.leave
                 self._watch_for_reloads()
+                workers = f"{self.settings.workers} workers; engine: {engine_name()}"
+                self.say(f"serving {', '.join(map(str, self.workers.listen))} with {workers}")
                 systemd.notify("READY=1", f"STATUS=serving with {workers}")
                 await self._until(stop)
                 end = self._end

@@ -68,10 +68,14 @@ class Published:
 
 
 class Load:
-    """Use as a context; at its end all is answered and checked, and `report` says what came of it."""
+    """Use as a context; at its end all is answered and checked, and `report` says what came of it.
 
-    def __init__(self, port: int, state: Path) -> None:
+    `rate` queries a second, from `sockets` ports in turn, which the kernel spreads over the workers.
+    """
+
+    def __init__(self, port: int, state: Path, rate: int = RATE, sockets: int = 1) -> None:
         self.asked: list[Asked] = []
+        self._rate, self._sockets = rate, sockets
         self._published = Published(state / "published")
         self._published.look()
         self._stop = threading.Event()
@@ -110,6 +114,10 @@ class Load:
             )
         return found
 
+    def waits(self, since: float = 0.0, until: float = float("inf")) -> list[float]:
+        """Seconds that each query asked within these Unix times waited for its reply, sorted."""
+        return sorted(one.received - one.sent for one in self.asked if one.reply and since <= one.sent < until)
+
     def _expected(self, snapshot: Snapshot, at: float, packet: bytes) -> bytes:
         """The reference path's reply without its id."""
         view = snapshot.at(at)
@@ -126,32 +134,48 @@ class Load:
             time.sleep(0.01)
 
     def _ask(self, port: int) -> None:
-        dice, packets, waiting = Random(7), _packets(), dict[bytes, Asked]()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-            sock.connect(("127.0.0.1", port))
-            begun, sent = time.monotonic(), 0
-            while not self._stop.is_set():
-                while sent < (time.monotonic() - begun) * RATE:
-                    name, packet = dice.choice(packets)
-                    packet = (sent & 0xFFFF).to_bytes(2, "big") + packet[2:]
-                    one = waiting[packet[:2]] = Asked(packet, name, time.time())
-                    self.asked.append(one)
-                    sock.send(packet)
-                    sent += 1
-                _receive(sock, waiting, 0.002)
-            until = time.monotonic() + LATE
-            while waiting and time.monotonic() < until:
-                _receive(sock, waiting, 0.05)
+        dice, packets = Random(7), _packets()
+        waiting: dict[socket.socket, dict[bytes, Asked]] = {_socket(port): {} for _ in range(self._sockets)}
+        asking, poller = list(waiting), select.epoll()
+        for sock in asking:
+            poller.register(sock, select.EPOLLIN)
+        begun, sent = time.monotonic(), 0
+        while not self._stop.is_set():
+            while sent < (time.monotonic() - begun) * self._rate:
+                name, packet = dice.choice(packets)
+                packet = (sent & 0xFFFF).to_bytes(2, "big") + packet[2:]
+                sock = asking[sent % len(asking)]
+                one = waiting[sock][packet[:2]] = Asked(packet, name, time.time())
+                self.asked.append(one)
+                sock.send(packet)
+                sent += 1
+            _receive(poller, waiting, 0.002)
+        until = time.monotonic() + LATE
+        while any(waiting.values()) and time.monotonic() < until:
+            _receive(poller, waiting, 0.05)
+        poller.close()
+        for sock in asking:
+            sock.close()
 
 
-def _receive(sock: socket.socket, waiting: dict[bytes, Asked], pause: float) -> None:
-    while select.select([sock], [], [], pause)[0]:
-        reply = sock.recv(4096)
-        one = waiting.pop(reply[:2], None)
-        assert one is not None, "a reply that nobody waits for"
-        one.reply, one.received = reply, time.time()
-        pause = 0.0
+def _socket(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    sock.connect(("127.0.0.1", port))
+    sock.setblocking(False)
+    return sock
+
+
+def _receive(poller: select.epoll, waiting: dict[socket.socket, dict[bytes, Asked]], pause: float) -> None:
+    """Whatever came on any of the sockets; wait for the first one at most `pause` seconds."""
+    ready = {descriptor for descriptor, _ in poller.poll(pause)}
+    for sock, asked in waiting.items():
+        with contextlib.suppress(BlockingIOError):
+            while sock.fileno() in ready:
+                reply = sock.recv(4096)
+                one = asked.pop(reply[:2], None)
+                assert one is not None, "a reply that nobody waits for"
+                one.reply, one.received = reply, time.time()
 
 
 def _packets() -> list[tuple[str, bytes]]:
