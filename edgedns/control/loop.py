@@ -194,9 +194,12 @@ class Control:
 
     def take_table(self, world: World | None, now: float) -> bool:
         """Serve from a table that was read; False, and nothing changes, when there is none."""
+        before = self.world.table.digest
         if not self._take(world, now):
             return False
         self._reader.keep(self.world.loaded)
+        if (table := self.world.table).digest != before:
+            self.log(f"ASN table in force: {table.source}, dated {table.date}")
         return True
 
     def _take(self, world: World | None, now: float) -> bool:

@@ -193,6 +193,7 @@ def test_a_running_server_follows(tmp_path: Path, operator: Operator) -> None:
                 found = subprocess.run([dig, "@127.0.0.1", *question], capture_output=True, text=True, check=True)
                 assert found.stdout == f"{ADDRESS['cedar']}\n"
             assert server.addresses(of=8) == [ADDRESS["alder"]]
+            server.wait_for("ASN table in force: iptoasn, dated ")
             assert data("rollback", "--state", operator.state).returncode == 0
             server.until_answered([ADDRESS["alder"]], within=5 * SLACK, of=7)
         assert asker.lost == 0
