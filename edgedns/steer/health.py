@@ -318,7 +318,7 @@ class Health:
         return state
 
     def _settle_paths(self, touched: Ints) -> None:
-        """Paths over the limit are down where a sibling replied since their first loss. Those without wait for one."""
+        """Paths over the limit are down where a sibling is a witness. Those without wait for one."""
         paths = self._paths
         asked = np.arange(len(paths)) if self._accused is None else np.union1d(touched, self._accused)
         over = ~paths["down"][asked] & (paths["run"][asked] > 0) & (paths["cusum"][asked] >= PATH_LIMIT)
@@ -326,13 +326,18 @@ class Health:
         if not len(accused):
             return
         owner, sibling = self._siblings(accused)
-        alive = paths["replied"][sibling] > paths["began"][accused][owner]
-        guilty = accused[np.bincount(owner[alive], minlength=len(accused)) > 0]
+        witness = self._witnesses(sibling, paths["began"][accused][owner], paths["lost"][accused][owner])
+        guilty = accused[np.bincount(owner[witness], minlength=len(accused)) > 0]
         again = (paths["since"][guilty] > 0) & (paths["lost"][guilty] - paths["since"][guilty] < FLAP_WINDOW)
         paths["flaps"][guilty] = np.where(again, paths["flaps"][guilty] + 1, 0)
         paths["down"][guilty], paths["since"][guilty] = True, paths["lost"][guilty]
         paths["run"][guilty] = paths["good"][guilty] = 0
         self.changes += bool(len(guilty))
+
+    def _witnesses(self, path: Ints, began: Floats | float, last: Floats | float) -> Bools:
+        """Which paths replied since others began to lose, and lost nothing of late when those lost their last."""
+        replied, lost = self._paths["replied"][path], self._paths["lost"][path]
+        return np.asarray((replied > began) & ((lost < began) | (lost < last - CLEAN)), dtype=np.bool_)
 
     def _settle_providers(self, path: Ints, batch: Batch) -> None:
         """First losses against replies, provider by provider; then who is down, who is back."""
@@ -375,10 +380,10 @@ class Health:
             self.changes += 1
 
     def _others_alive(self, which: int, since: float) -> int:
-        """How many networks replied through other providers, over the same family."""
+        """How many networks replied through other providers, over the same family, and lost nothing meanwhile."""
         size = len(self._providers)
-        others = (self._whole_index // size == which // size) & (self._whole_index != which)
-        return self._rows_in(np.flatnonzero(others & (self._paths["replied"] > since)))
+        others = np.flatnonzero((self._whole_index // size == which // size) & (self._whole_index != which))
+        return self._rows_in(others[self._witnesses(others, since, self.at)])
 
     def _judge_return(self, state: NDArray[np.void], mine: Ints) -> None:
         since = float(state["since"][0])

@@ -97,6 +97,37 @@ def test_a_dead_vantage_is_no_failure():
     assert not any(net.health.provider_down(p, 4) for p in PROVIDERS)
 
 
+def test_a_vantage_that_comes_back_accuses_nobody():
+    def cut(at, i, p, v):
+        return 1060 < at < 1092 and v == "fra1"
+
+    net = Internet(networks=40, cut=cut, vantages=("fra1", "iad1")).run(120)
+    assert net.health.changes == 0
+
+
+def test_what_a_vantage_kept_while_it_was_cut_off_accuses_nobody():
+    """It comes in one body, losses and the first replies together."""
+    net = Internet(networks=40).run(60)
+    kept = [
+        RttSample(net.now + second + i / 40 + k / 200, "fra1", p, network(i), 4, None if second < 32 else 20.0)
+        for second in (1, 6, 11, 16, 21, 26, 31, 36)
+        for i in range(40)
+        for k, p in enumerate(PROVIDERS)
+        if second < 36 or i % 4 == k  # not all have been asked again yet
+    ]
+    net.take(kept)
+    assert net.health.changes == 0
+
+
+def test_a_path_that_stays_dead_when_its_vantage_comes_back_is_found():
+    def cut(at, i, p, v):
+        return 1060 < at < 1092 or (at > 1060 and i == 3 and p == "birch")
+
+    net = Internet(cut=cut).run(92 + 40)
+    assert {i for i, state in net.states("birch").items() if state == "down"} == {3}
+    assert set(net.states("alder").values()) == {"up"}
+
+
 def test_a_catchment_that_moved_to_another_vantage_is_no_failure():
     """fra1 hears nothing more of network 3 by birch, sin1 does."""
     cut = lambda at, i, p, v: at > 1060 and i == 3 and p == "birch" and v == "fra1"  # noqa: E731
