@@ -99,3 +99,48 @@ def test_5_replies_over_tcp_are_not_truncated(ask: Client) -> None:
     for name in NAMES:
         reply = dns.message.from_wire(ask.over("tcp").exchange(question(name).to_wire()))
         assert not reply.flags & 0x0200
+
+
+@pytest.mark.parametrize("said", [b"", b"\0", b"\0\x20", b"\0\x20abc", b"\xff\xff" + bytes(1000)])
+@pytest.mark.parametrize("half", [True, False])
+def test_8_a_stream_that_ends_within_a_message_is_closed_and_nothing_answered(ask: Client, said: bytes, half: bool) -> None:
+    """Section 8: only whole messages are messages; what is left of one is dropped with the connection."""
+    wire = question("zero").to_wire()
+    with ask.stream() as sock:
+        sock.sendall(framed(wire) + said)
+        assert receive(sock)[:2] == wire[:2]
+        if half:
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+    assert texts(ask.over("tcp")("zero").answer) == ["zero A 192.0.2.104"]
+
+
+def test_8_each_octet_a_segment_of_its_own_on_many_connections_at_once(ask: Client) -> None:
+    """Nobody waits for another's octets: thirty clients take turns, one octet each."""
+    wires = queries(30)
+    streams = [framed(wire) for wire in wires]
+    socks = [ask.stream() for _ in wires]
+    try:
+        for sock in socks:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(max(map(len, streams))):
+            for sock, stream in zip(socks, streams, strict=True):
+                sock.send(stream[at : at + 1])
+        assert [receive(sock)[:2] for sock in socks] == [wire[:2] for wire in wires]
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+def test_6_2_1_1_questions_of_every_size_behind_one_another(ask: Client) -> None:
+    """Large answers, refusals and what can't be read come back in full, none held up by, or mixed with, another."""
+    wires = [question(name, rtype).to_wire() for name in NAMES for rtype in ("A", "TXT", "ANY")]
+    wires += [question("large", "TXT").to_wire(), question("www.example.com.").to_wire(), b"\x12\x34" + bytes(10)] * 20
+    wires = [number.to_bytes(2, "big") + wire[2:] for number, wire in enumerate(wires)]
+    with ask.stream() as sock:
+        sock.sendall(framed(*wires))
+        replies = {reply[:2]: reply for reply in (receive(sock) for _ in wires)}
+    assert replies.keys() == {wire[:2] for wire in wires}
+    for wire in wires:
+        assert replies[wire[:2]] == ask.over("tcp").exchange(wire)
+        assert not replies[wire[:2]][2] & 2

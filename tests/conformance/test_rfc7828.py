@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import dns.edns
 import pytest
-from client import Client, option, rcode
+from client import Client, option, question, rcode, receive
 
 KEEPALIVE = dns.edns.GenericOption(11, b"")
 
@@ -30,3 +32,19 @@ def test_3_3_2_never_over_udp(ask: Client, name: str) -> None:
 
 def test_nor_unless_asked(ask: Client) -> None:
     assert option(ask.over("tcp")("zero", edns=0), 11) is None
+
+
+@pytest.mark.ours
+def test_3_4_the_connection_lives_for_as_long_as_it_was_told(ask: Client) -> None:
+    """The idle time begins anew with each query."""
+    wire = question("zero", options=[KEEPALIVE]).to_wire()
+    with ask.stream() as sock:
+        for _ in range(3):
+            sock.sendall(len(wire).to_bytes(2, "big") + wire)
+            assert receive(sock)[:2] == wire[:2]
+            time.sleep(0.4)
+
+
+def test_3_2_1_a_timeout_in_the_query_is_no_mistake(ask: Client) -> None:
+    """Section 3.2.1: clients "MUST specify an OPTION-LENGTH of 0"; one that does not is still answered."""
+    assert rcode(ask.over("tcp")("zero", options=[dns.edns.GenericOption(11, b"\0\x64")])) in ("NOERROR", "FORMERR")
