@@ -147,7 +147,8 @@ def test_ordinary_queries_are_never_handed_back(example: Example, edns: tuple[st
     }
     tally, asked, handed_back = example.tally(), 0, []
     for name in names(example):
-        for owner in (name, f"no-such.{name}"):
+        below = f"no-such.{name}"
+        for owner in (name, below) if len(below) < 255 else (name,):
             for rtype in () if owner in MADE_BY_DNAME else ORDINARY:
                 message = dns.message.make_query(owner, rtype, use_edns=False)
                 if edns is not None:
