@@ -35,9 +35,12 @@ class Budget:
         return True
 
 
-def burst_for(paths: int, every: float, per_address: float, most: int) -> int:
-    """Packets a probe may have, 1 to `most`, where `paths` probes reach one host in each period."""
-    return max(1, min(most, math.floor(per_address * every / paths)))
+def burst_for(paths: int, every: float, per_address: float, most: int, kept: int = 0) -> int:
+    """Packets a probe may have, 1 to `most`, where `paths` probes reach one host in each period.
+
+    kept: packets a period that are left for looking into a loss, as far as bursts of one leave any.
+    """
+    return max(1, min(most, math.floor((per_address * every - kept) / paths)))
 
 
 def period_for(paths_of: Mapping[str, int], packets: int, every: float, per_address: float, ceiling: float) -> float:

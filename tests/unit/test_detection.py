@@ -1,0 +1,229 @@
+"""How long a failure takes from the wire to the published answer: the agent, control process and worker that serve,
+
+on a clock that is driven. Only packets are made up: they come back after their path's RTT, or are cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import selectors
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import dns.edns
+import dns.message
+import numpy as np
+import pytest
+
+from edgedns import metrics
+from edgedns.control import Control, Paths
+from edgedns.probe import agent as probing
+from edgedns.probe.agent import Agent, Plan, Sample, Source
+from edgedns.probe.measure import Endpoint, OnReply, Token
+from edgedns.probe.targets import Target, target_of
+from edgedns.probe.uplink import BATCH_EVERY
+from edgedns.serve.current import Current
+from tests.small import ADDRESS, write_rules, write_table
+
+START = 1_790_000_000.0
+NETWORKS = 100
+RTTS = {"alder": 35.0, "birch": 20.0, "cedar": 80.0}  # birch serves, alder is next
+LOOK_EVERY = 0.1  # workers look at root so often
+APART = 700.0  # longer than the detector remembers that a path flapped
+
+
+class Jumping(selectors.DefaultSelector):
+    """Does not wait: where nothing is due the loop's clock goes on to what is due next."""
+
+    loop: Driven
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        found = super().select(0)
+        if not found and timeout:
+            self.loop.now += timeout
+        return found
+
+
+class Driven(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.now = 0.0
+        selector = Jumping()
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now
+
+
+Cut = Callable[[int, str, float], bool]
+
+
+class Wire:
+    """Stands in for a source's socket: what `cut(network, provider, time)` says is lost."""
+
+    strays = 0
+
+    def __init__(self, net: Net, provider: str) -> None:
+        self.net, self.provider, self.numbers = net, provider, itertools.count()
+
+    def send(self, endpoint: Endpoint, on_reply: OnReply) -> Token:
+        network = int(endpoint.host.split(".")[1])
+        if not self.net.cut(network, self.provider, self.net.loop.time()):
+            rtt = RTTS[self.provider]
+            self.net.loop.call_later(rtt / 1000.0, on_reply, rtt)
+        return Token(endpoint, next(self.numbers))
+
+    def forget(self, token: Token) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def targets(each: int) -> list[Target]:
+    """So many in each network."""
+    return [target_of({"address": f"10.{n}.{k}.7"}) for n in range(NETWORKS) for k in range(each)]
+
+
+class Net:
+    """One vantage's agent, a control process and a worker; `seconds` drives them all."""
+
+    def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch, seed: int, each: int = 1) -> None:
+        rules = write_rules(top / "rules", fresh_for="1h", limit=1.0)
+        paths = Paths(top / "state", rules, write_table(top / "table.tsv", range(NETWORKS)))
+        self.control = Control(paths, "node", lambda line: None)
+        self.control.start(START)
+        self.worker = Current(top / "state", metrics.Counters(metrics.counters_path(self.control.run, 0)))
+        self.loop, self.dice, self.waiting = Driven(), Random(seed), list[Sample]()
+        self.cut: Cut = lambda network, provider, at: False
+        monkeypatch.setattr(probing, "open_line", lambda method, source, vantage, provider, key: Wire(self, provider))
+        self.agent = self.loop.run_until_complete(self._agent(each))
+        self.agent.start()
+        self.loop.call_soon(self._post)
+        self.loop.call_soon(self._look)
+        self.serial, self.asked = 0, Asked(self)
+
+    async def _agent(self, each: int) -> Agent:
+        sources = [Source(name, f"127.1.0.{k}") for k, name in enumerate(RTTS)]
+        plan = Plan("fra1", every=10.0)
+        return Agent(plan, sources, targets(each), self.waiting.append, self.clock, self.dice, bytes(32))
+
+    def clock(self) -> float:
+        return START + self.loop.time()
+
+    def _post(self) -> None:
+        body, now = b"\n".join(sample.line() for sample in self.waiting), self.clock()
+        self.waiting.clear()
+        if body:
+            self.control.ingest(body, now)
+        self.control.tick(now)
+        self.loop.call_later(BATCH_EVERY, self._post)
+
+    def _look(self) -> None:
+        """As a worker does; who was answered is asked only where something was published."""
+        self.worker.refresh(self.clock())
+        if self.control.serial != self.serial:
+            self.serial = self.control.serial
+            self.asked.note(self.loop.time())
+        self.loop.call_later(LOOK_EVERY, self._look)
+
+    def seconds(self, count: float) -> None:
+        async def pass_by() -> None:
+            await asyncio.sleep(count)
+
+        self.loop.run_until_complete(pass_by())
+
+    def rest(self) -> None:
+        """A pause in which nothing at all happens, and a while for everything to be well again."""
+        self.cut = lambda network, provider, at: False
+        self.loop.now += APART
+        self.seconds(45.0)
+        self.asked.note(self.loop.time())
+        assert set(self.asked.given) == {"birch"}, "all is well"
+
+    def close(self) -> None:
+        self.agent.stop()
+        self.loop.close()
+
+
+class Asked:
+    """Whom each network is given, by the worker, and since when it is not birch."""
+
+    def __init__(self, net: Net) -> None:
+        self.net, self.given, self.left = net, [""] * NETWORKS, [0.0] * NETWORKS
+        query = dns.message.make_query("www.example.net", "A", options=[dns.edns.ECSOption("0.0.0.0", 24)])
+        self.packet = query.to_wire()[:-3]
+
+    def note(self, at: float) -> None:
+        for number in range(NETWORKS):
+            packet = self.packet + bytes((10, number, 1))
+            reply = self.net.worker.respond(packet, bytes((127, 0, 0, 1)), "udp", self.net.clock())
+            assert reply is not None
+            given = next(name for name, address in ADDRESS.items() if bytes(map(int, address.split("."))) in reply)
+            if given != self.given[number]:
+                self.given[number], self.left[number] = given, at
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Net]]:
+    made: list[Net] = []
+
+    def make(seed: int, each: int = 1) -> Net:
+        made.append(Net(tmp_path, monkeypatch, seed, each))
+        made[-1].rest()
+        return made[-1]
+
+    yield make
+    for net in made:
+        net.close()
+
+
+def blackout(net: Net) -> float:
+    """Seconds until nobody at all is given the provider that fell silent."""
+    net.rest()
+    net.seconds(net.dice.uniform(0.0, 10.0))
+    begun = net.loop.time()
+    net.cut = lambda network, provider, at: provider == "birch"
+    net.seconds(8.0)
+    assert "birch" not in net.asked.given
+    return max(net.asked.left) - begun
+
+
+def paths(net: Net, count: int = 8) -> list[float]:
+    """For each of so many networks that lose one path, each at its own time: seconds until it is given another provider."""
+    net.rest()
+    begun = net.loop.time()
+    lost = {n: begun + net.dice.uniform(0.0, 10.0) for n in net.dice.sample(range(NETWORKS), count)}
+    net.cut = lambda network, provider, at: provider == "birch" and at >= lost.get(network, np.inf)
+    net.seconds(32.0)
+    assert {n for n in range(NETWORKS) if net.asked.given[n] != "birch"} == set(lost), "they alone, all of them"
+    return [net.asked.left[n] - at for n, at in lost.items()]
+
+
+def test_a_blackout_reaches_the_answers_within_4_seconds(nets: Callable[..., Net]) -> None:
+    net = nets(1)
+    assert max(blackout(net) for _ in range(2)) <= 4.0
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_the_loss_of_one_path_reaches_the_answers_within_14_seconds(nets: Callable[..., Net], each: int) -> None:
+    """Also where a network's only target has a budget of one packet a second: probes leave room for looking into a loss."""
+    net = nets(2, each)
+    assert np.percentile(paths(net) + paths(net), 95) <= 14.0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_percentiles(nets: Callable[..., Net], seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    net = nets(seed)
+    whole = [blackout(net) for _ in range(40)]
+    single = [took for _ in range(12) for took in paths(net)]
+    told = {"seed": seed, "blackouts": len(whole), "paths": len(single)}
+    told |= {f"blackout p{q}": round(float(np.percentile(whole, q)), 2) for q in (50, 99)}
+    told |= {f"path p{q}": round(float(np.percentile(single, q)), 2) for q in (50, 95, 99)}
+    with capsys.disabled():
+        print("\n" + json.dumps(told))
+    assert told["blackout p99"] <= 4.0
+    assert told["path p95"] <= 14.0
