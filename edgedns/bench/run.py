@@ -92,9 +92,14 @@ class Result:
         return self[Cell.LOST] / max(1, self[Cell.SENT])
 
     @property
+    def unsent(self) -> int:
+        """Queries of the open loop that were due before the end, and that this machine was too late to send at all."""
+        return max(0, int(self.plan.rate * min(self.seconds, self.plan.duration)) - self[Cell.SENT])
+
+    @property
     def behind_share(self) -> float:
-        """Of the queries, those that this machine sent over a millisecond late."""
-        return self[Cell.BEHIND] / max(1, self[Cell.SENT])
+        """Of the queries that were due, those that this machine sent over a millisecond late or not at all."""
+        return (self[Cell.BEHIND] + self.unsent) / max(1, self[Cell.SENT] + self.unsent)
 
     @property
     def server_us(self) -> float | None:
@@ -104,7 +109,8 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         counts = {cell.name.lower(): self[cell] for cell in list(Cell)[: Cell.TOTAL_NS]}
         return {
-            **counts, "octets_out": self[Cell.OCTETS_OUT], "octets_in": self[Cell.OCTETS_IN], "rcodes": self.rcodes,
+            **counts, "unsent": self.unsent, "rcodes": self.rcodes,
+            "octets_out": self[Cell.OCTETS_OUT], "octets_in": self[Cell.OCTETS_IN],
             "seconds": round(self.seconds, 6), "qps": round(self[Cell.ANSWERED] / self.seconds, 1),
             "lost_share": self.lost_share, "latency_ms": {name: round(each * 1e3, 4) for name, each in self.latency.items()},
             "own_cpu_seconds": round(self.own_cpu, 4), "server_cpu_seconds": self.server_cpu,

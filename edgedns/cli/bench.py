@@ -331,8 +331,8 @@ def _warn_when_behind(result: Result) -> None:
     if result.behind_share > BEHIND:
         more = "" if result.plan.native else "; the native loop can do more"
         click.echo(
-            f"warning: {result.behind_share:.1%} of the queries left over 1 ms late, and latency counts from when they were "
-            f"due: this machine can't keep --rate, or has other work{more}", err=True,
+            f"warning: {result.behind_share:.1%} of the queries left over 1 ms late or never, and latency counts from when "
+            f"they were due: this machine can't keep --rate, or has other work{more}", err=True,
         )  # fmt: skip
 
 

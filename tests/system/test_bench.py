@@ -74,6 +74,15 @@ def test_loss_is_exit_1(server: Server) -> None:
     assert "lost; --max-loss is 0.100%" in done.stderr
 
 
+def test_a_rate_that_this_machine_cannot_keep_is_told(server: Server) -> None:
+    """Nothing that was due is passed over in silence."""
+    words = ("--name", "www.example.net", "--rate", "5000000", "--engine", "python", "--timeout", "1s", "--max-loss", "1")
+    done = bench(f"127.0.0.1:{server.port}", *SHORT, *words, "--json")
+    result = json.loads(done.stdout)
+    assert result["sent"] + result["unsent"] == pytest.approx(5_000_000 * 0.3, abs=64)
+    assert "this machine can't keep --rate" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
