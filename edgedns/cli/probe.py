@@ -22,8 +22,10 @@ from edgedns.cli.duration import Duration
 from edgedns.errors import EdgednsError
 from edgedns.probe.agent import Agent, Counts, Plan, Sample, Source
 from edgedns.probe.measure import METHODS, Method
-from edgedns.probe.targets import Target, load
+from edgedns.probe.targets import Target, labelled, load
 from edgedns.probe.uplink import Uplink
+from edgedns.steer.asn import embedded
+from edgedns.steer.asn import load as load_table
 
 LAST_POST = 1.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -42,16 +44,27 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
               help="At most so many packets a second to one address, over 10 s.")  # fmt: skip
 @click.option("--ceiling", type=click.FloatRange(1, 1e6), default=1000.0, show_default=True,
               help="At most so many packets a second in all.")  # fmt: skip
+@click.option("--asn", type=click.Path(path_type=Path), metavar="FILE",
+              help="A table as for serve: which targets share a network.  [embedded]")  # fmt: skip
 @click.option("--token-file", type=click.Path(path_type=Path), help="Holds the collector's token; else EDGEDNS_TOKEN.")
 @click.option("--for", "duration", type=Duration(), help="Stop after so long.")
 @click.option("--once", is_flag=True, help="Stop after one period.")
-def probe(vantage: str, collector: str, targets: Path, sources: tuple[str, ...], token_file: Path | None, **rest: Any) -> None:
+def probe(
+    vantage: str,
+    collector: str,
+    targets: Path,
+    sources: tuple[str, ...],
+    asn: Path | None,
+    token_file: Path | None,
+    **rest: Any,
+) -> None:
     """Time this vantage's paths through each provider and hand the samples to a collector."""
     try:
         plan = Plan(_name(vantage, "--vantage"), rest["every"], rest["timeout"],
                     per_address=rest["per_address"], ceiling=rest["ceiling"])  # fmt: skip
         method: Method = rest["method"]
-        session = _Session(plan, [_source(text) for text in sources], load(targets, method), collector, _token(token_file))
+        whom = labelled(load(targets, method), (embedded() if asn is None else load_table(asn)).lookup)
+        session = _Session(plan, [_source(text) for text in sources], whom, collector, _token(token_file))
         asyncio.run(session.run(rest["duration"], rest["once"]))
     except EdgednsError as error:
         raise click.ClickException(str(error)) from None

@@ -1,7 +1,10 @@
 """The schedule of one vantage: every provider to every target once a period, spread evenly, jittered, within budget.
 
 A probe is a burst of up to three packets and gives one sample: the least RTT, or lost. A lost one is looked into at
-once: four more single probes at 200 ms, over the targets of the same network (DESIGN section 9).
+once: four more single probes at 200 ms, over the targets of the same network, and one through another provider, which
+tells whether the target is alive at all (DESIGN section 9).
+A network that has never answered through a provider lies in another PoP's catchment: its replies land there. It is
+asked in each sixth period only, and its losses are nothing to look into.
 All on the running asyncio loop; the loop's delays touch when packets leave, not what is measured (`measure.py`).
 """
 
@@ -13,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from edgedns.errors import EdgednsError
 from edgedns.model import Family
@@ -21,8 +24,10 @@ from edgedns.probe.budget import Budget, burst_for, period_for
 from edgedns.probe.measure import Line, Method, Token, open_line
 from edgedns.probe.targets import Target
 
+K = TypeVar("K")
 JITTER_SHARE = 0.1
 STEP_LIMIT = 64
+SILENT_EVERY = 6  # periods
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +164,14 @@ class Agent:
         except EdgednsError:
             self._close_lines()
             raise
-        self._network_paths = _by_arm(self.paths)
+        self._network_paths = _by(self.paths, lambda path: path.arm)
+        self._target_paths = _by(self.paths, lambda path: path.target)
         self._confirming: dict[tuple[str, str], float] = {}
+        self._answered: set[tuple[str, str]] = set()
         self._under_way: set[_Probe] = set()
         self._waiting: set[asyncio.TimerHandle] = set()
         self._walk: asyncio.TimerHandle | None = None
-        self._next = 0
+        self._next = self._round = 0
         self._round_at = self._due = 0.0
         self._rounds_left: int | None = None
         self.idle = asyncio.Event()
@@ -220,10 +227,17 @@ class Agent:
         for _ in range(STEP_LIMIT):
             if self._due > now:
                 break
-            self._begin(self.paths[self._next], scheduled=True)
+            if self._is_wanted(self._next):
+                self._begin(self.paths[self._next], scheduled=True)
             if not self._advance(now):
                 return
         self._walk = self._loop.call_at(self._due, self._step)
+
+    def _is_wanted(self, index: int) -> bool:
+        """In the first periods all are; then the silent ones in turn, so that none is forgotten."""
+        if self._round < 2 or self.paths[index].arm in self._answered:
+            return True
+        return (self._round + index) % SILENT_EVERY == 0
 
     def _advance(self, now: float) -> bool:
         self._next += 1
@@ -233,6 +247,7 @@ class Agent:
                 if self._rounds_left == 0:
                     return False
             self._next = 0
+            self._round += 1
             self._round_at += self.period
             if now - self._round_at > self.period:  # the machine slept or is too slow: don't catch up by a flood
                 self._round_at = now
@@ -267,6 +282,7 @@ class Agent:
             self.counts.packets_failed += 1
 
     def _replied(self, probe: _Probe, rtt_ms: float) -> None:
+        self._answered.add(probe.path.arm)
         probe.best = rtt_ms if probe.best is None else min(probe.best, rtt_ms)
         probe.replies += 1
         if probe.replies == probe.wanted:
@@ -282,7 +298,7 @@ class Agent:
                 self.counts.replied += 1
             else:
                 self.counts.lost += 1
-                if probe.scheduled:
+                if probe.scheduled and probe.path.arm in self._answered:
                     self._look_into(probe.path)
         self._tell_idle()
 
@@ -298,7 +314,7 @@ class Agent:
             self.idle.set()
 
     def _look_into(self, path: Path) -> None:
-        """A probe was lost: more at 200 ms, over the network's targets, the one that lost it last."""
+        """A probe was lost: more at 200 ms, over the network's targets, the one that lost it last; and a witness at once."""
         now = self._loop.time()
         if self._confirming.get(path.arm, 0.0) > now:
             return
@@ -307,6 +323,14 @@ class Agent:
         at = paths.index(path)
         for number in range(1, self.plan.confirmations + 1):
             self._later(number * self.plan.confirm_gap, paths[(at + number) % len(paths)])
+        witness = self._witness(path)
+        if witness is not None:
+            self._begin(witness, scheduled=False)
+
+    def _witness(self, path: Path) -> Path | None:
+        """The same target through another provider that has answered."""
+        others = (each for each in self._target_paths[path.target] if each is not path and each.arm in self._answered)
+        return next(others, None)
 
     def _later(self, delay: float, path: Path) -> None:
         def begin() -> None:
@@ -356,8 +380,8 @@ def _spread(arms: Sequence[tuple[Target, list[Source]]]) -> list[tuple[Target, S
     return [(target, source) for _, _, target, source in placed]
 
 
-def _by_arm(paths: Sequence[Path]) -> Mapping[tuple[str, str], list[Path]]:
-    arms: dict[tuple[str, str], list[Path]] = {}
+def _by(paths: Sequence[Path], key: Callable[[Path], K]) -> Mapping[K, list[Path]]:
+    found: dict[K, list[Path]] = {}
     for path in paths:
-        arms.setdefault(path.arm, []).append(path)
-    return arms
+        found.setdefault(key(path), []).append(path)
+    return found

@@ -11,8 +11,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,28 @@ class Target:
     endpoint: Endpoint
     method: Method
     zone: str = ""
+    label: str = ""
 
     @property
     def network(self) -> str:
-        """A label shared by the targets of one network: its AS, or its /16 (v4) or /32 (v6)."""
+        """A label shared by the targets of one network: as labelled (`labelled`), else its AS, or its /24 (v4) or /48 (v6)."""
+        if self.label:
+            return self.label
         if self.asn is not None:
             return f"AS{self.asn}/{self.family}"
         packed = ipaddress.ip_address(self.address).packed
-        return packed[: 2 if self.family == 4 else 4].hex()
+        return packed[: 3 if self.family == 4 else 6].hex()
+
+
+def labelled(targets: Sequence[Target], lookup: Callable[[bytes], tuple[int, str]]) -> tuple[Target, ...]:
+    """The targets with the labels of their networks: (ASN, country) by an ASN table's `lookup`, inside one /16 or /32."""
+    return tuple(replace(target, label=_label(target, lookup)) if target.address else target for target in targets)
+
+
+def _label(target: Target, lookup: Callable[[bytes], tuple[int, str]]) -> str:
+    packed = ipaddress.ip_address(target.address).packed
+    asn, country = lookup(packed)
+    return f"AS{asn}/{country}/{packed[: 2 if target.family == 4 else 4].hex()}" if asn else ""
 
 
 class _Wrong(ValueError):

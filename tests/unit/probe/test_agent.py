@@ -58,17 +58,23 @@ def agent_of(plan: Plan, targets: list[Target], samples: list[Sample], sources: 
     return Agent(plan, sources, targets, samples.append, time.time, Random(1), KEY)
 
 
-async def run_once(
-    plan: Plan, targets: list[Target], sources: tuple[Source, ...] = (ALDER, BIRCH)
+async def run_rounds(
+    rounds: int, plan: Plan, targets: list[Target], sources: tuple[Source, ...] = (ALDER, BIRCH)
 ) -> tuple[Agent, list[Sample]]:
     samples: list[Sample] = []
     agent = agent_of(plan, targets, samples, sources)
-    agent.start(rounds=1)
+    agent.start(rounds=rounds)
     try:
         await asyncio.wait_for(agent.idle.wait(), 10)
     finally:
         agent.stop()
     return agent, samples
+
+
+async def run_once(
+    plan: Plan, targets: list[Target], sources: tuple[Source, ...] = (ALDER, BIRCH)
+) -> tuple[Agent, list[Sample]]:
+    return await run_rounds(1, plan, targets, sources)
 
 
 FAST = Plan("fra1", every=0.1, timeout=0.2, gap=0.01, confirm_gap=0.02, per_address=1000.0, ceiling=10_000.0)
@@ -117,29 +123,52 @@ def test_one_packet_lost_of_a_burst_is_no_loss() -> None:
     asyncio.run(main())
 
 
+class Falls:
+    """Answers one of ALDER's probes (three packets), then none; all of everybody else's."""
+
+    def __init__(self) -> None:
+        self.left = 3
+
+    def __call__(self, packet: bytes, sender: tuple[str, int]) -> list[bytes]:
+        if sender[0] != ALDER.address:
+            return [packet]
+        self.left -= 1
+        return [packet] if self.left >= 0 else []
+
+
 def test_a_lost_probe_sets_off_four_more_over_the_networks_targets() -> None:
     async def main() -> None:
-        def answer(packet: bytes, sender: tuple[str, int]) -> list[bytes]:
-            return [packet] if sender[0] != "127.1.0.1" else []
-
-        async with peer(answer) as (_, dead), peer(host="127.0.0.2") as (_, fine):
-            same = [target(dead), target(fine, "203.0.200.9", "127.0.0.2")]
+        async with peer(Falls()) as (_, dead), peer(host="127.0.0.2") as (_, fine):
+            same = [target(dead), target(fine, "203.0.113.9", "127.0.0.2")]
             other = [target(fine, "198.51.100.1", "127.0.0.2")]
-            agent, samples = await run_once(FAST, same + other)
-        assert agent.counts.confirmations == 4
+            agent, samples = await run_rounds(2, FAST, same + other)
+        assert agent.counts.confirmations == 4 + 1  # and one through birch
         lost = [sample for sample in samples if sample.rtt_ms is None]
         assert {sample.provider for sample in lost} == {"alder"}
         assert len(lost) == 1 + 2  # the probe, and the two of four that met the dead target again
-        assert agent.counts.probes == 6 + 4 == agent.counts.replied + agent.counts.lost
+        assert agent.counts.probes == 2 * 6 + 5 == agent.counts.replied + agent.counts.lost
 
     asyncio.run(main())
 
 
 def test_a_lost_confirmation_sets_off_nothing() -> None:
     async def main() -> None:
-        async with peer(lambda packet, sender: []) as (_, port):
-            agent, samples = await run_once(FAST, [target(port)], (ALDER,))
-        assert (agent.counts.confirmations, len(samples)) == (4, 5)
+        async with peer(Falls()) as (_, port):
+            agent, samples = await run_rounds(2, FAST, [target(port)], (ALDER,))
+        assert (agent.counts.confirmations, len(samples)) == (4, 2 + 4)
+
+    asyncio.run(main())
+
+
+def test_who_never_answers_is_asked_each_sixth_period_and_nothing_is_looked_into() -> None:
+    async def main() -> None:
+        def answer(packet: bytes, sender: tuple[str, int]) -> list[bytes]:
+            return [packet] if sender[0] != ALDER.address else []
+
+        async with peer(answer) as (_, port):
+            agent, samples = await run_rounds(2 + 12, FAST, [target(port)])
+        assert Counter(sample.provider for sample in samples) == {"birch": 14, "alder": 2 + 2}
+        assert agent.counts.confirmations == 0
 
     asyncio.run(main())
 

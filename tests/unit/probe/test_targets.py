@@ -9,7 +9,7 @@ import pytest
 
 from edgedns.errors import SourceError
 from edgedns.probe.measure import Endpoint
-from edgedns.probe.targets import Target, load, target_of
+from edgedns.probe.targets import Target, labelled, load, target_of
 
 
 def read(tmp_path: Path, text: str | bytes) -> tuple[Target, ...]:
@@ -64,12 +64,26 @@ def test_endpoints(entry: dict[str, Any], endpoint: tuple[str, int]) -> None:
     assert target_of(entry).endpoint == endpoint
 
 
-def test_networks_are_the_steering_keys_blocks() -> None:
+def test_without_a_table_a_network_is_no_more_than_surely_one() -> None:
     def network(address: str) -> str:
         return target_of({"address": address}).network
 
-    assert network("203.0.113.7") == network("203.0.200.1") != network("203.1.113.7")
-    assert network("2001:db8::7") == network("2001:db8:ffff::1") != network("2001:db9::7")
+    assert network("203.0.113.7") == network("203.0.113.200") != network("203.0.200.1")
+    assert network("2001:db8:1::7") == network("2001:db8:1:ffff::1") != network("2001:db8:2::7")
+
+
+def test_labels_are_the_steering_keys() -> None:
+    def lookup(address: bytes) -> tuple[int, str]:
+        return (0, "") if address[0] == 198 else (64496 + address[2] // 128, "DE")
+
+    def network(address: str) -> str:
+        return labelled([target_of({"address": address})], lookup)[0].network
+
+    assert network("203.0.113.7") == network("203.0.1.1") != network("203.0.200.1")
+    assert network("203.0.113.7") != network("203.1.113.7")
+    assert network("198.51.100.7") == network("198.51.100.8") != network("198.51.101.7")
+    by_asn = target_of({"asn": 64496, "endpoint": "127.0.0.1"})
+    assert labelled([by_asn], lookup) == (by_asn,)
 
 
 @pytest.mark.parametrize(

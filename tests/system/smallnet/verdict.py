@@ -1,0 +1,143 @@
+"""Judges what the watcher got by the truth of the world: wrong answers, switches, and what the answers cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .globe import PROVIDERS, Arm, World
+from .scenario import Scenario
+
+FAR = 30.0  # ms above the best provider that make an answer wrong
+LOST_MS = 1000.0  # what a lost answer costs: the initial retransmission timeout of RFC 6298
+OF_ADDRESS = {provider.v4: i for i, provider in enumerate(PROVIDERS)} | {p.v6: i for i, p in enumerate(PROVIDERS) if p.v6}
+
+
+class Answer(NamedTuple):
+    """`at`: seconds since the scenario began. provider -1: no answer came, or an empty one."""
+
+    at: float
+    network: int
+    family: int
+    provider: int
+
+
+def read(path: Path, start: float) -> list[Answer]:
+    """What the watcher wrote, with times as the scenario counts them."""
+    found = []
+    for line in path.read_text().splitlines()[1:]:
+        at, network, family, addresses = line.split(",")
+        provider = OF_ADDRESS.get(addresses.split("+")[0], -1)
+        found.append(Answer(float(at) - start, int(network), int(family), provider))
+    return found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a scenario came to; `log` is the server's."""
+
+    scenario: Scenario
+    world: World
+    answers: list[Answer]
+    log: str = ""
+
+    def summary(self) -> dict[str, object]:
+        """For people: seconds to the last wrong answer, switches, mean RTTs."""
+        wrong = list(self.last_wrong(0.0, self.scenario.lasts).values()) or [0.0]
+        return {
+            "networks": len(self.world.networks),
+            "answers": len(self.answers),
+            "wrong": len(self.last_wrong(0.0, self.scenario.lasts)),
+            "last_wrong_s": {f"p{p}": round(float(np.percentile(wrong, p)), 1) for p in (50, 95, 99, 100)},
+            "switches": sum(self.switches().values()),
+            "most_switches": max(self.switches().values(), default=0),
+            "mean_ms": {name: round(cost, 1) for name, cost in self.costs().items()},
+        }
+
+    def cost_of(self, answer: Answer) -> float:
+        return self.cost_by(answer, answer.provider)
+
+    def cost_by(self, answer: Answer, provider: int) -> float:
+        """The RTT in ms that a network would have had by a provider at that time."""
+        path = self.scenario.paths(self.world, max(answer.at, -1.0)).get(Arm(answer.network, provider, answer.family))
+        return LOST_MS if path is None or path.dead else path.rtt
+
+    def best(self, answer: Answer) -> float:
+        return min(self.cost_by(answer, provider) for provider in range(len(PROVIDERS)))
+
+    def is_wrong(self, answer: Answer) -> bool:
+        return answer.provider < 0 or self.cost_of(answer) > self.best(answer) + FAR
+
+    def last_wrong(self, since: float, until: float) -> dict[int, float]:
+        """Network -> seconds from `since` to its last wrong answer before `until`; those with none are left out."""
+        found: dict[int, float] = {}
+        for answer in self.answers:
+            if since <= answer.at < until and self.is_wrong(answer):
+                found[answer.network] = answer.at - since
+        return found
+
+    def empty(self) -> int:
+        return sum(answer.provider < 0 for answer in self.answers)
+
+    def switches(self, family: int = 4) -> dict[int, int]:
+        """Network -> how often the provider that it was given changed since the scenario began."""
+        last: dict[int, int] = {}
+        found: dict[int, int] = defaultdict(int)
+        for answer in self.answers:
+            if answer.at >= 0 and answer.family == family:
+                found[answer.network] += answer.network in last and last[answer.network] != answer.provider
+                last[answer.network] = answer.provider
+        return dict(found)
+
+    def costs(self) -> dict[str, float]:
+        """Mean RTT in ms from the scenario's begin on: ours, plain anycast, the best static provider, the oracle."""
+        scored = [answer for answer in self.answers if answer.at >= 0]
+        by_provider = [float(np.mean([self.cost_by(answer, p) for answer in scored])) for p in range(len(PROVIDERS))]
+        return {
+            "edgedns": float(np.mean([self.cost_of(answer) for answer in scored])),
+            "anycast": float(np.mean([self.cost_by(answer, self.world.anycast[answer.network]) for answer in scored])),
+            "best static": min(by_provider),
+            "oracle": float(np.mean([self.best(answer) for answer in scored])),
+        }
+
+
+def draw(verdict: Verdict, path: Path) -> None:
+    """Answers by provider over time, and what they cost beside anycast, the best static provider and the oracle."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 5.0), layout="constrained")
+    shares, costs = figure.subplots(2, 1, sharex=True)
+    seconds = np.array([answer.at for answer in verdict.answers])
+    edges = np.arange(np.floor(seconds.min()), np.ceil(seconds.max()) + 1.0)
+    given = np.array([answer.provider for answer in verdict.answers])
+    stack = [np.histogram(seconds[given == p], edges)[0] for p in (*range(len(PROVIDERS)), -1)]
+    names = [*(provider.name for provider in PROVIDERS), "no answer"]
+    total = np.maximum(np.sum(stack, axis=0), 1)
+    shares.stackplot(edges[:-1], [100 * part / total for part in stack], labels=names, step="post")
+    shares.set(ylabel="answers, %", ylim=(0, 100), title=verdict.scenario.about)
+    shares.legend(loc="upper left", fontsize=7, ncols=5)
+    place = np.digitize(seconds, edges) - 1
+    for name, cost in _lines(verdict).items():
+        mean = np.bincount(place, cost, len(edges)) / np.maximum(np.bincount(place, minlength=len(edges)), 1)
+        costs.step(edges[:-1], mean[:-1], where="post", label=name)
+    costs.set(xlabel="seconds since it happened", ylabel="mean RTT of the answers, ms", yscale="log")
+    costs.legend(loc="upper left", fontsize=7, ncols=4)
+    for turn in verdict.scenario.turns():
+        for axes in (shares, costs):
+            axes.axvline(turn.at, color="#444444", linewidth=0.8, linestyle=":")
+    figure.savefig(path, dpi=110)
+
+
+def _lines(verdict: Verdict) -> dict[str, np.ndarray]:
+    answers = verdict.answers
+    static = min(range(len(PROVIDERS)), key=lambda p: sum(verdict.cost_by(answer, p) for answer in answers[::7]))
+    return {
+        "edgedns": np.array([verdict.cost_of(answer) for answer in answers]),
+        "anycast": np.array([verdict.cost_by(answer, verdict.world.anycast[answer.network]) for answer in answers]),
+        f"best static ({PROVIDERS[static].name})": np.array([verdict.cost_by(answer, static) for answer in answers]),
+        "oracle": np.array([verdict.best(answer) for answer in answers]),
+    }
