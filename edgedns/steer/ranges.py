@@ -93,6 +93,8 @@ def owners(start: NDArray[np.intp], stop: NDArray[np.intp], count: int) -> NDArr
 
 def with_countries(table: Ranges, countries: Ranges) -> Ranges:
     """`table` cut where the country changes, both disjoint; where `countries` is silent, the country is empty."""
+    if not len(table.asn):
+        return table
     bounds = wide.joined(table.start, wide.plus_one(table.end), countries.start, wide.plus_one(countries.end))
     points, rank = wide.ranked(bounds)
     sizes = np.cumsum([len(table.asn)] * 2 + [len(countries.asn)])

@@ -27,8 +27,8 @@ from edgedns import __version__
 from edgedns.errors import SourceError
 from edgedns.store.sources import Key
 
-DOWNLOAD_LIMIT = 128 << 20
-EXPANDED_LIMIT = 256 << 20
+DOWNLOAD_LIMIT = 64 << 20
+EXPANDED_LIMIT = 128 << 20
 CHECKSUM_LIMIT = 4096
 SILENCE = 30.0  # seconds without an octet
 DEADLINE = 600.0

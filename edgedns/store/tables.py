@@ -96,15 +96,21 @@ class Tables:
     def good_one(self) -> AsnTable:
         """The first that can be used: of the one in use, the one before it, and the embedded one, which always can."""
         with contextlib.suppress(SourceError):
-            index = self.index()
-            for one in (index.current, index.previous):
-                with contextlib.suppress(SourceError):
-                    return self.load(one)
+            return self.load(self.sound().current)
         return asn.embedded()
+
+    def sound(self) -> Index:
+        """The index, without a table in use that is damaged: the one before stands in, unless it was rolled back."""
+        index = self.index()
+        for one in (index, Index(None if index.rolled_back else index.previous)):
+            with contextlib.suppress(SourceError):
+                self.load(one.current)
+                return one
+        return Index()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Alone among updates and rollbacks; Locked where another one is at it, SourceError where it can't write."""
+        """Alone among updates and rollbacks; Locked where another one is at it, SourceError for whatever the disk says."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -113,6 +119,8 @@ class Tables:
         try:
             _lock(descriptor, self.folder)
             yield
+        except OSError as error:
+            raise SourceError(f"{self.folder}: {error}") from None
         finally:
             os.close(descriptor)
 
@@ -155,14 +163,11 @@ class Tables:
 
     def _write_aside(self, name: str, content: bytes) -> Path:
         path = self.aside(name)
-        try:
-            with path.open("wb") as file:
-                os.fchmod(file.fileno(), 0o644)  # whoever typed this, the server's user is to read it
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise SourceError(f"can't write {path}: {error.strerror}") from None
+        with path.open("wb") as file:
+            os.fchmod(file.fileno(), 0o644)  # whoever typed this, the server's user is to read it
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         return path
 
     def _sync_folder(self) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from importlib.resources import files
 from ipaddress import ip_address
@@ -61,11 +60,9 @@ def update(tables: Tables, wanted: Update, now: float, say: Callable[[str], None
         tables.clear_asides()
         try:
             result = _updated(tables, wanted, now, say)
-        except (SourceError, OSError) as error:
-            told = error if isinstance(error, SourceError) else SourceError(f"{tables.folder}: {error}")
-            with contextlib.suppress(SourceError, OSError):
-                tables.note(now, f"{'refused' if isinstance(error, Refused) else 'could not run'}: {told}")
-            raise told from None
+        except SourceError as error:
+            tables.note(now, f"{'refused' if isinstance(error, Refused) else 'could not run'}: {error}")
+            raise
         finally:
             tables.clear_asides()
         tables.note(now, result.said)
@@ -86,7 +83,8 @@ def rollback(tables: Tables, now: float) -> Result:
 
 
 def _updated(tables: Tables, wanted: Update, now: float, say: Callable[[str], None]) -> Result:
-    index, before = _in_use(tables, say)
+    index = _repaired(tables, wanted, say)
+    before = tables.load(index.current)
     known = [one for one in (index.current, index.barred) if one]
     download = tables.aside("download")
     url, fetched = _first_there(wanted.source.asns, download, wanted, known, now)
@@ -103,7 +101,7 @@ def _updated(tables: Tables, wanted: Update, now: float, say: Callable[[str], No
     both = differences(before, after)
     for line in _told(both):
         say(line)
-    if reasons := [*_objections(after, both, wanted.limits, _days(before, after))]:
+    if reasons := [*_too_new(after, now), *_objections(after, both, wanted.limits, _days(before, after))]:
         raise Refused("\n".join([*reasons, "nothing was changed"]))
     if wanted.only_judge:
         return Result(True, f"it would be taken: {after.source}, dated {after.date}")
@@ -112,14 +110,14 @@ def _updated(tables: Tables, wanted: Update, now: float, say: Callable[[str], No
     return Result(True, f"in use now: {after.source}, dated {after.date}")
 
 
-def _in_use(tables: Tables, say: Callable[[str], None]) -> tuple[Index, AsnTable]:
-    """The index and the table in use; where that is damaged, it counts as not there, so that it is downloaded again."""
-    index = tables.index()
-    try:
-        return index, tables.load(index.current)
-    except SourceError as error:
-        say(f"{error}; it is replaced")
-        return replace(index, current=None), tables.good_one()
+def _repaired(tables: Tables, wanted: Update, say: Callable[[str], None]) -> Index:
+    """The index; where the table in use is damaged, what stands in for it comes into use."""
+    index, sound = tables.index(), tables.sound()
+    if sound != index:
+        say("the table in use is damaged, the one before it (or the embedded one) stands in")
+        if not wanted.only_judge:
+            tables.swap(sound)
+    return sound
 
 
 def _entry(source: Source, url: str, fetched: Fetched, table: AsnTable, now: float) -> Installed:
@@ -211,6 +209,13 @@ def _objections(table: AsnTable, both: tuple[Difference, Difference], limits: Li
                 f"IPv{one.family}: {one.moved:.1%} of the addresses have another ASN, and {moved:.1%} may: look into it, "
                 f"then --max-moved {one.moved * 100 + 0.1:.1f}% takes it"
             )
+
+
+def _too_new(table: AsnTable, now: float) -> Iterator[str]:
+    """Beside a table of next year's no other one would ever be newer."""
+    tomorrow = (datetime.fromtimestamp(now, UTC) + timedelta(days=1)).date().isoformat()
+    if table.date > tomorrow:
+        yield f"it is dated {table.date}, in the future: look at this machine's clock"
 
 
 def _unknown(table: AsnTable) -> Iterator[str]:

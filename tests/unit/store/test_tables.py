@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import hashlib
 import io
@@ -475,7 +476,7 @@ def test_a_damaged_table_in_use_is_downloaded_again(place: Place, publisher: Pub
     assert place.tables.good_one() is asn.embedded()
     assert place.update(publisher.publish(site.table(), at=NOW, etag='"first"'), ANYTHING).changed
     assert place.asn_of("10.1.0.1") == 64513
-    assert "it is replaced" in place.said[0]
+    assert "the table in use is damaged" in place.said[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"current": {"file": "../x"}, "previous": null, "rolled_back": 0}'])
@@ -494,6 +495,47 @@ def test_the_previous_table_stands_in_for_a_damaged_one(place: Place, publisher:
     assert current is not None
     (place.tables.folder / current.file).unlink()
     assert place.tables.good_one().lookup(bytes([10, 1, 0, 1]))[0] == 64513
+
+
+def test_a_damaged_table_gives_way_to_the_one_before_even_if_there_is_nothing_new(place: Place, publisher: Publisher) -> None:
+    place.update(publisher.publish(site.changed(2)))
+    current, url = place.tables.index().current, publisher.publish(site.table(), etag='"first"')
+    assert current is not None
+    (place.tables.folder / current.file).unlink()
+    assert not place.update(url).changed
+    assert place.tables.in_use().lookup(bytes([10, 1, 0, 1]))[0] == 64513
+
+
+def test_what_was_rolled_back_stands_in_for_nothing(place: Place, publisher: Publisher) -> None:
+    place.update(publisher.publish(site.changed(2)))
+    rollback(place.tables, NOW)
+    current = place.tables.index().current
+    assert current is not None
+    (place.tables.folder / current.file).unlink()
+    assert place.tables.good_one() is asn.embedded()
+
+
+def test_a_full_disk(place: Place, publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before, url = place.picture(), publisher.publish(site.changed(2))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SourceError, match="No space left on device"):
+        place.update(url)
+    assert place.picture() == before
+    assert place.asn_of("10.1.0.1") == 64513
+    with pytest.raises(SourceError, match="No space left on device"):
+        rollback(place.tables, NOW)
+    assert place.asn_of("10.1.0.1") == 64513
+
+
+def test_a_table_of_the_future(place: Place, publisher: Publisher) -> None:
+    """Taken, it would make every later one stale."""
+    later = asn.packed(replace(place.tables.in_use(), date="2026-11-24"))
+    with pytest.raises(Refused, match="it is dated 2026-11-24, in the future"):
+        place.update(publisher.publish(later))
+    assert place.update(publisher.url("/table"), now=NOW + DAY).changed
 
 
 def test_one_at_a_time(place: Place, publisher: Publisher) -> None:
