@@ -22,6 +22,7 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from yarl import URL
 
 from edgedns import __version__
 from edgedns.errors import SourceError
@@ -107,7 +108,7 @@ async def _fetch(url: str, into: Path, terms: Terms, etags: Sequence[str]) -> Fe
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
             return await _follow(session, url, into, terms, etags)
     except TimeoutError:
-        limits = f"{terms.deadline:.0f} s, or {SILENCE:.0f} s of silence"
+        limits = f"{terms.deadline:g} s, or {SILENCE:g} s of silence"
         raise SourceError(f"{shown(url)}: too slow, given up after {limits}: try again later") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise SourceError(f"{shown(url)}: {_reason(error)}") from None
@@ -136,7 +137,8 @@ async def _follow(session: aiohttp.ClientSession, url: str, into: Path, terms: T
     first = _host(url)
     for _ in range(REDIRECTS + 1):
         headers = _headers(terms.key if _host(url) == first else None, etags)
-        async with session.get(url, headers=headers, allow_redirects=False, proxy=_proxy(url)) as reply:
+        asked = URL(url, encoded=True)  # as it came: requoting could break a signature
+        async with session.get(asked, headers=headers, allow_redirects=False, proxy=_proxy(url)) as reply:
             try:
                 if reply.status in (301, 302, 303, 307, 308):
                     url = urljoin(url, reply.headers.get("Location", ""))
@@ -161,6 +163,8 @@ def _host(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
         raise Refused(f"{shown(url)} is not https://: what comes unprotected is not taken")
+    if not re.fullmatch(r"[!-~]+", url):
+        raise Refused(f"{shown(url)!r} is no URL: it holds other characters than printable ASCII")
     if parts.username is not None:
         raise Refused(f"{shown(url)}: a name and a password don't belong in a URL, where logs show them")
     return parts.hostname, parts.port or 443

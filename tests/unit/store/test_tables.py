@@ -137,6 +137,13 @@ def test_sent_on_by_https(place: Place, publisher: Publisher) -> None:
     assert place.update(publisher.play(site.reply(302, Location="/elsewhere"))).changed
 
 
+def test_what_is_signed_is_asked_for_as_it_came(place: Place, publisher: Publisher) -> None:
+    signed = "/elsewhere?sig=a%2Fb%2Bc%3D%7e&x=%20"
+    publisher.publish(site.changed(1), signed)
+    assert place.update(publisher.play(site.reply(307, Location=publisher.url(signed)))).changed
+    assert publisher.asked[-1][0] == signed
+
+
 def test_judged_only(place: Place, publisher: Publisher) -> None:
     before = place.picture()
     source = SOURCES["iptoasn"].elsewhere(publisher.publish(site.changed(1)))
@@ -241,7 +248,7 @@ def test_all_objections_at_once(place: Place, publisher: Publisher) -> None:
 
 def test_slow(place: Place, publisher: Publisher) -> None:
     before, place.terms = place.picture(), replace(place.terms, deadline=0.4)
-    with pytest.raises(SourceError, match="too slow, given up after 0 s") as caught:
+    with pytest.raises(SourceError, match=r"too slow, given up after 0\.4 s, or 30 s of silence") as caught:
         place.update(publisher.play(site.slow))
     assert not isinstance(caught.value, Refused)
     assert place.picture() == before
@@ -270,7 +277,12 @@ def test_authorities_that_are_none(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "words"), [("http://192.0.2.1/x", "is not https"), ("https://me:word@192.0.2.1/x", "don't belong in a URL")]
+    ("url", "words"),
+    [
+        ("http://192.0.2.1/x", "is not https"),
+        ("https://192.0.2.1/a b", "is no URL"),
+        ("https://me:word@192.0.2.1/x", "don't belong in a URL"),
+    ],
 )
 def test_urls_that_are_not_asked(place: Place, url: str, words: str) -> None:
     with pytest.raises(Refused, match=words) as caught:
