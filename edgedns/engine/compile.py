@@ -164,7 +164,14 @@ def _zone_meta(rules: ZoneRules, zone: Zone, cells: Cells) -> dict[str, object]:
         "requests": cells("requests", (rules.name,), REQUESTS),
         "responses": cells("responses", (rules.name,), RESPONSES),
         "explain": [[prefix.address.hex(), prefix.length] for prefix in rules.explain_allow],
+        "explain_only": bool(rules.explain_allow) and _is_bare(EXPLAIN + rules.apex, zone),
     }
+
+
+def _is_bare(name: bytes, zone: Zone) -> bool:
+    """Whether nothing of the zone's own is at this name or below."""
+    node = zone.nodes[name]
+    return not (node.rrsets or node.dynamic or any(other != name and other.endswith(name) for other in zone.nodes))
 
 
 Phases = list[list[tuple[float, int]]]

@@ -148,6 +148,9 @@ class Base:
             Zone(z["name"], bytes.fromhex(z["apex"]), i, z["requests"], z["responses"], z["depth"], _prefixes(z["explain"]))
             for i, z in enumerate(self.meta["zones"])
         )
+        # Nodes that only lead to the reference path: who may not ask there is to see a zone without them.
+        only = (zone.number for zone, z in zip(self.zones, self.meta["zones"], strict=True) if z.get("explain_only"))
+        self.leading = {(number, EXPLAIN + self.zones[number].apex) for number in only}
         self.apexes = {zone.apex: zone for zone in self.zones}
         self.apex_depth = max((label_count(apex) for apex in self.apexes), default=0)
         requests, responses = self.meta["elsewhere"]
@@ -183,7 +186,7 @@ class Base:
     def find(self, zone: int, name: bytes) -> Node | None:
         """The node as dns.zone.lookup wants it; read anew each time, by the reference path only."""
         index = self.node_index(zone, name)
-        if index < 0:
+        if index < 0 or (zone, name) in self.leading:
             return None
         first, count = self.node[index * NODE + 2 : index * NODE + 4]
         rrsets: dict[int, RRset] = {}
