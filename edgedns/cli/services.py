@@ -25,7 +25,6 @@ from edgedns.steer.rows import key_of, level_of
 from edgedns.web.pages import Sources
 
 T = TypeVar("T")
-STARTED = time.time()  # this process, or since it began anew
 
 
 class Call(Protocol):
@@ -193,7 +192,7 @@ def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]
     totals = metrics.read_totals(control.run)
     return {
         "now": now,
-        "started": STARTED,
+        "started": workers.settled,
         "serial": root.get("serial", 0),
         "serials": sorted(workers.serials()),
         "published": root.get("published"),

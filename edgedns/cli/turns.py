@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
+NICE = 10
 
 
 class Turns:
@@ -20,7 +23,7 @@ class Turns:
     def __init__(self) -> None:
         self.changing = asyncio.Lock()
         self._turn = ThreadPoolExecutor(1, "control")
-        self._beside = ThreadPoolExecutor(1, "compile")
+        self._beside = ThreadPoolExecutor(1, "compile", _yield_to_workers)
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._turn, partial(function, *arguments))
@@ -32,3 +35,8 @@ class Turns:
         """Wait for what runs, and let nothing else begin."""
         self._beside.shutdown(cancel_futures=True)
         self._turn.shutdown(cancel_futures=True)
+
+
+def _yield_to_workers() -> None:
+    """Where CPUs are short, queries go before compiling. On Linux each thread has a priority of its own."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -72,7 +72,11 @@ def take_passed(environ: MutableMapping[str, str]) -> Passed:
         if name == OWN and _is_over(sock):
             sock.close()
             continue
-        one = sockets.held(sock, shared=name != OWN)
+        try:
+            one = sockets.held(sock, shared=name != OWN)
+        except sockets.SocketError:
+            sock.close()
+            raise
         if sock.type == socket.SOCK_STREAM:
             sock.setblocking(False)
         else:

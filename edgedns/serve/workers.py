@@ -89,6 +89,7 @@ class Workers:
     ) -> None:
         self.listen = tuple(listen)
         self.restarts = 0
+        self.settled = 0.0  # Unix time; 0 while those whose place they take run still
         self._count = count
         self._state = state.absolute()
         self._run = self._state / "run"
@@ -142,6 +143,7 @@ class Workers:
             self._clear(one.slot)
         sockets.end(self._surplus)
         self._going, self._surplus = [], []
+        self.settled = time.time()
 
     def _is_alike(self, one: Worker) -> bool:
         """Whether it can go on: started as we would start it, and its sockets are ours too."""

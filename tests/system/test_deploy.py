@@ -241,6 +241,9 @@ def test_the_unit_gives_what_the_settings_need() -> None:
     assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"] == "CAP_NET_BIND_SERVICE"
     assert service["KillMode"] == "process"  # else a crash of the control process would end the workers
     assert service["OOMPolicy"] == "continue"
+    assert service["Type"] == "notify"
+    assert service["ExecReload"] == service["ExecStart"].split()[0] + " reload"
+    assert int(service["FileDescriptorStoreMax"]) >= 2 * len(settings["listen"]) * 64  # sockets of the most workers
 
 
 @rooted
