@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from math import isfinite, nan
 from typing import Any, Protocol, TypeVar
@@ -235,6 +236,8 @@ def families(control: Control, workers: Workers, now: float) -> Iterable[Family]
     yield Family("edgedns_publish_refused", refused, "counter", (), [((), float(counts.refused))])
     rows = float(len(force.table.keys))
     yield Family("edgedns_wan_rows", "Rows of the WAN table, levels included.", "gauge", (), [((), rows)])
+    made = datetime.fromisoformat(control.world.table.date).replace(tzinfo=UTC).timestamp()
+    yield Family("edgedns_asn_table_timestamp_seconds", "When the ASN table in force was made.", "gauge", (), [((), made)])
     up = [((name,), float(state == "up")) for name, state in control.states(now).items()]
     yield Family("edgedns_provider_up", "1 unless a provider is drained or declared down.", "gauge", ("provider",), up)
     yield from _capacity_families(control.caps.account)

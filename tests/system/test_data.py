@@ -194,6 +194,8 @@ def test_a_running_server_follows(tmp_path: Path, operator: Operator) -> None:
                 assert found.stdout == f"{ADDRESS['cedar']}\n"
             assert server.addresses(of=8) == [ADDRESS["alder"]]
             server.wait_for("ASN table in force: iptoasn, dated ")
+            made = server.counters()["edgedns_asn_table_timestamp_seconds"]
+            assert (made % site.DAY, operator.now - made < site.DAY) == (0.0, True)
             assert data("rollback", "--state", operator.state).returncode == 0
             server.until_answered([ADDRESS["alder"]], within=5 * SLACK, of=7)
         assert asker.lost == 0
