@@ -287,6 +287,17 @@ def _nsd_signatures(case: Case) -> set[str]:
     return SECTIONS | {"rcode"} if asked and any(key[1] == "CNAME" for key in case.theirs.answer) else set()
 
 
+def _knot_wildcard_cut(case: Case) -> set[str]:
+    cuts = {key for key in case.theirs.authority if key[1] == "NS" and key[0].startswith("*.")}
+    made_up = case.other == "knot" and cuts and not cuts & case.ours.authority.keys()
+    return {"rcode", "flags", *SECTIONS} if made_up else set()
+
+
+def _knot_wildcard_dname(case: Case) -> set[str]:
+    below = any(key[1] == "DNAME" and key[0].startswith("*.") for key in case.ours.answer)
+    return {"answer"} if case.other == "knot" and below else set()
+
+
 # What may differ and why: the names are those of the table in docs/conformance.md.
 EXPLAINED: Mapping[str, Callable[[Case], set[str]]] = {
     "any-picks": _any,
@@ -300,6 +311,8 @@ EXPLAINED: Mapping[str, Callable[[Case], set[str]]] = {
     "knot-five-links": _knot_chain,
     "knot-yxdomain": _knot_too_long,
     "nsd-rrsig-of-alias": _nsd_signatures,
+    "knot-wildcard-cut": _knot_wildcard_cut,
+    "knot-wildcard-dname": _knot_wildcard_dname,
 }
 
 

@@ -10,16 +10,22 @@ import os
 import re
 import socket
 import struct
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import differ
+import dns.message
 import pytest
 from differ import Case, Question, Said
 from serving import Server
 
+from edgedns.engine.load import load_rules
+from edgedns.errors import RuleErrors
 from tests.conformance import peers
+from tests.property import test_odd_zones
 from tests.small import write_table
 
 PEERS = ("nsd", "knot")
@@ -96,6 +102,44 @@ def test_5000_questions_are_answered_alike(tmp_path: Path, seed: int) -> None:
 @pytest.mark.long
 def test_a_zone_of_50000_records(tmp_path: Path) -> None:
     run(tmp_path, 6, 25_000, 5000)
+
+
+def odd_zone(folder: Path, dice: Random) -> list[str]:
+    """A zone of wildcards, cuts and aliases near each other that neither NSD nor edgedns refuses."""
+    while True:
+        names = dict.fromkeys(test_odd_zones.owner(dice) for _ in range(22))
+        lines = [f"$ORIGIN {differ.APEX}", "$TTL 300", differ.SOA, "@ NS ns1", "ns1 A 192.0.2.53"]
+        lines += [line for name in names for line in test_odd_zones.records(dice, name)]
+        (folder / "zone").write_text("\n".join(lines) + "\n")
+        (folder / "differ.yaml").write_text("version: 1\nzone: differ.example\nstatic: {file: zone}\n")
+        command = ["nsd-checkzone", differ.APEX, str(folder / "zone")]
+        refused = subprocess.run(command, capture_output=True, env={"PATH": peers.PATH}).returncode
+        with contextlib.suppress(RuleErrors):
+            load_rules(folder)
+            if not refused:
+                return lines
+
+
+def run_odd(folder: Path, seed: int, count: int) -> None:
+    dice = Random(seed)
+    (folder / "trial").mkdir()
+    lines = odd_zone(folder / "trial", dice)
+    wires = [test_odd_zones.packet(dice, "differ.example") for _ in range(count)]
+    asked = [differ.Question(dns.message.from_wire(wire), dice.random() < 0.2) for wire in wires]
+    with all_serving(folder, lines) as ports:
+        needed, unexplained = compare(ports, asked)
+    print(f"seed {seed}, {len(lines)} records: {dict(sorted(needed.items()))}")
+    assert not unexplained, "\n".join([*unexplained[:20], *lines])
+
+
+def test_an_odd_zone_is_answered_alike(tmp_path: Path) -> None:
+    run_odd(tmp_path, SEED, 300)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2, 10))
+def test_eight_odd_zones_are_answered_alike(tmp_path: Path, seed: int) -> None:
+    run_odd(tmp_path, seed, 700)
 
 
 def test_every_explanation_is_in_the_document() -> None:
