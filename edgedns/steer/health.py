@@ -37,6 +37,7 @@ from edgedns.steer.rows import (
     pack_json,
     pack_keys,
     rows_of,
+    starts,
     unpack,
     unpack_json,
     unpack_keys,
@@ -345,12 +346,13 @@ class Health:
         first = batch.lost & (batch.at == began) & ~self._paths["down"][path]
         whole = self._whole_of(self._codes[path])
         news = np.flatnonzero(first | ~batch.lost)
-        news = news[np.lexsort((~batch.lost[news], batch.at[news]))]
-        for which in np.unique(whole[news]):
-            mine = news[whole[news] == which]
-            self._accumulate(int(which), batch.at[mine], batch.lost[mine])
-            replied = ~batch.lost[mine]
-            self._judge(int(which), bool(replied.any()), bool((replied & ~self._paths["down"][path[mine]]).any()))
+        if not len(news):
+            return
+        news = news[np.lexsort((~batch.lost[news], batch.at[news], whole[news]))]
+        for mine in np.split(news, starts(whole[news])[1:]):
+            which, lost = int(whole[mine[0]]), batch.lost[mine]
+            self._accumulate(which, batch.at[mine], lost)
+            self._judge(which, bool((~lost).any()), bool((~lost & ~self._paths["down"][path[mine]]).any()))
 
     def _accumulate(self, which: int, at: Floats, lost: Bools) -> None:
         state = self._whole.reshape(-1)[which : which + 1]
