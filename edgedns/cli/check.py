@@ -14,6 +14,7 @@ import click
 from ..engine.load import Loaded, load_rules, with_source
 from ..errors import Problem, RuleErrors, SourceError, problem
 from ..steer import asn as asntable
+from ..store.tables import Tables
 from .data import OLD_AFTER, age
 
 
@@ -38,13 +39,14 @@ class Report:
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 @click.option("--asn", type=click.Path(path_type=Path), metavar="FILE", help="the ASN table for the tests; default: embedded")
-def check(directory: Path, form: str, asn: Path | None) -> None:
+@click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="a server's state directory, for the table it uses")
+def check(directory: Path, form: str, asn: Path | None, state: Path | None) -> None:
     """Check the rules in DIR: schema, semantics, inline tests and expiry.
 
     Exits 0 when they are good or have warnings only, 1 for errors or failed tests, 2 when it could not run.
     """
     try:
-        report = examine(directory, asn, time.time())
+        report = examine(directory, asn or (Tables(state).path() if state else None), time.time())
     except SourceError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None

@@ -91,7 +91,13 @@ class Tables:
         return asn.load(self.folder / installed.file) if installed else asn.embedded()
 
     def in_use(self) -> AsnTable:
+        """What a server without --asn serves from."""
         return self.load(self.index().current)
+
+    def path(self) -> Path | None:
+        """The file of the table in use; None for the embedded one."""
+        current = self.index().current
+        return self.folder / current.file if current else None
 
     def good_one(self) -> AsnTable:
         """The first that can be used: of the one in use, the one before it, and the embedded one, which always can."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from edgedns.cli.check import check
 from edgedns.cli.data import age, report
 from edgedns.cli.data import data as commands
 from edgedns.steer import asn
@@ -108,7 +109,7 @@ def test_age_counts_days_and_never_runs_backwards() -> None:
 
 
 def test_from_update_to_rollback(operator: Operator, publisher: Publisher) -> None:
-    today = datetime.now(UTC).date().isoformat()
+    today = datetime.fromtimestamp(operator.now, UTC).date().isoformat()
     refused = operator.update(site.table(range(6)))
     assert (refused.returncode, refused.stdout.count("\n")) == (1, 2)
     assert "error: IPv4: 29% of the ranges in use" in refused.stderr
@@ -216,6 +217,16 @@ def test_a_damaged_table_keeps_nobody_from_starting(tmp_path: Path, operator: Op
         assert server.addresses(of=7) == [ADDRESS["alder"]]
     finally:
         server.clean_up()
+
+
+def test_rules_are_checked_against_the_table_in_use(operator: Operator, tmp_path: Path) -> None:
+    rules = write_rules(tmp_path / "rules")
+    with (rules / "example.net.yaml").open("a") as zone:
+        zone.write("tests: [{name: www, type: A, from: 10.7.0.1, expect: cedar}]\n")
+    assert operator.update(site.table(asns={7: 64999})).returncode == 0
+    plain, with_state = (CliRunner().invoke(check, [str(rules), *more]) for more in ((), ("--state", operator.state)))
+    assert (plain.exit_code, with_state.exit_code) == (1, 0)
+    assert "W701" not in with_state.stdout
 
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
