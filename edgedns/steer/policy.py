@@ -277,7 +277,6 @@ def _evidence(
     doubt = table.terms.cautious * told(table.sd, 0.0)
     above = known.copy()
     above[known] = _has_children(table)[source[known]]
-    typical[above] = told(table.rtt, np.nan)[above]
     if world.pace.objective == "rtt":
         above = known
     value[above], doubt[above] = _by_rtt(typical[above], samples[above])

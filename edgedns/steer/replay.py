@@ -238,17 +238,18 @@ class _LeftOut:
         if self.stage.store.round < 0:
             return chosen, believed
         cells = self.stage.store.cells()
+        trust = table_of(cells, self.stage.plan.terms(), only=self.stage.names).trust
         for vantage in np.unique(trace.unit_vantage[units]):
             mine = np.flatnonzero(trace.unit_vantage[units] == vantage)
             rows = trace.unit_row[units[mine]]
-            chosen[mine], believed[mine] = self._stage_of(trace.batch.vantages[vantage], rows, cells).serving(rows)
+            chosen[mine], believed[mine] = self._stage_of(trace.batch.vantages[vantage], rows, cells, trust).serving(rows)
         return chosen, believed
 
-    def _stage_of(self, vantage: str, rows: Ints, cells: Cells) -> _Stage:
+    def _stage_of(self, vantage: str, rows: Ints, cells: Cells, trust: tuple[float, ...]) -> _Stage:
         keys = np.unique(np.concatenate([pack(level) for level in lineage(self.stage.rows[rows])]))
         own = self.own.get(vantage)
         left = cells if own is None else without(cells, own.cells(), keys)
-        table = table_of(left, self.stage.plan.terms(), only=self.stage.names)
+        table = table_of(left, self.stage.plan.terms(), only=self.stage.names, trust=trust)
         decided = self.stage.decide(table, self.decisions.get(vantage), cells.at)
         self.decisions[vantage] = decided
         return replace(self.stage, table=table, decisions=decided)

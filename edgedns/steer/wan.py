@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgedns.errors import SourceError
 from edgedns.model import Estimate, Family, NetworkKey
+from edgedns.steer.pooling import lent, pooled
 from edgedns.steer.rows import (
     LEVELS,
     Floats,
@@ -61,8 +62,8 @@ class WanTable:
 
     mean: WAN after shrinking towards the level above. w50: the share of samples faster than the pooled median, unshrunk.
     sd: its uncertainty. rtt: median in ms, of this row or, without samples, of the level above; NaN where nobody knows.
-    typical: geometric mean in ms, a loss counting 10 s; an arm without samples takes the level above's, times how much slower
-    the row is than that level on the arms that it has.
+    typical: geometric mean in ms, a loss counting 10 s, pooled with the level above; an arm without samples takes what is
+    expected from there. trust: how many samples that is worth at each level (nearest first); not stored.
     samples: decayed count. seen: Unix time of the last sample, 0 for never. at: when the last round closed.
     """
 
@@ -79,6 +80,7 @@ class WanTable:
     seen: Floats
     at: float
     terms: Terms = TERMS
+    trust: tuple[float, ...] = ()
 
     @property
     def score(self) -> Grid:
@@ -151,7 +153,7 @@ class WanTable:
         about = unpack_json(sections, "about")
         try:
             keys, providers, at = unpack_keys(sections["keys"]), tuple(about["providers"]), float(about["at"])
-            arrays = {name: sections[name] for name in _ARRAYS}
+            arrays: dict[str, Any] = {name: sections[name] for name in _ARRAYS}
         except (KeyError, TypeError, ValueError) as error:
             raise SourceError(f"stored WAN table can't be read: {error!r}") from error
         shape = (len(keys), 2, len(providers))
@@ -178,10 +180,10 @@ def estimate(store: RttStore, terms: Terms = TERMS, only: Sequence[str] | None =
     return table_of(store.cells(), terms, only)
 
 
-def table_of(cells: Cells, terms: Terms = TERMS, only: Sequence[str] | None = None) -> WanTable:
-    """The WAN table of these histograms."""
+def table_of(cells: Cells, terms: Terms = TERMS, only: Sequence[str] | None = None, trust: tuple[float, ...] = ()) -> WanTable:
+    """The WAN table of these histograms. `trust` is another table's, where these are too few rows to tell it."""
     names = cells.providers if only is None else tuple(sorted(only))
-    return _table(_kept(cells, names), names, terms)
+    return _table(_kept(cells, names), names, terms, trust)
 
 
 def _kept(cells: Cells, names: tuple[str, ...]) -> Cells:
@@ -201,37 +203,58 @@ def _kept(cells: Cells, names: tuple[str, ...]) -> Cells:
     return Cells(cells.keys, names, codes, cells.weights[kept_cells], arms, cells.seen[kept_arms], cells.at)
 
 
-def _table(cells: Cells, names: tuple[str, ...], terms: Terms) -> WanTable:
+def _table(cells: Cells, names: tuple[str, ...], terms: Terms, trust: tuple[float, ...]) -> WanTable:
     rows = unpack(cells.keys)
     shape = (len(rows), 2, len(names))
     arms = _arms(cells, terms)
     place = _flat_place(arms.arm, len(names))
     wins, count = _scatter(arms.wins, place, shape, 0.0), _scatter(arms.samples, place, shape, 0.0)
-    w50, rtt, typical = (_scatter(part, place, shape, np.nan) for part in (arms.half, arms.rtt, arms.typical))
+    w50, rtt, typical, variance = (
+        _scatter(part, place, shape, np.nan) for part in (arms.half, arms.rtt, arms.ln_ms, arms.variance)
+    )
     parent = parents(rows, cells.keys)
     level = level_of(rows)
     depths = [np.flatnonzero(level == depth) for depth in range(len(LEVELS))]
-    mean, sd = _shrunk(wins, count, depths, parent, terms)
+    prior = _priors(rows, cells.keys, parent)
+    mean, sd = _shrunk(wins, count, depths, prior, terms)
+    typical, trust = pooled(typical, variance, count, depths, prior, trust)
     seen = np.zeros(shape)
     seen.reshape(-1)[_flat_place(cells.arms, len(names))] = cells.seen
     return WanTable(
         rows=rows, keys=cells.keys, providers=names, parent=parent, mean=mean, w50=w50, sd=sd,
-        rtt=_inherited(rtt, depths, parent, alike=True), typical=_inherited(typical, depths, parent, alike=False),
-        samples=count, seen=seen, at=cells.at, terms=terms,
+        rtt=_inherited(rtt, depths, parent), typical=np.exp(typical),
+        samples=count, seen=seen, at=cells.at, terms=terms, trust=trust,
     )  # fmt: skip
 
 
+def _priors(rows: Rows, keys: Keys, parent: Ints) -> Ints:
+    """The row that each leans on where it has few samples: the level above, but the country for an (ASN, country).
+
+    Most ASNs are in one country, and say no more than their (ASN, country) does; the others are elsewhere as well, and RTTs
+    go by place before they go by ASN.
+    """
+    pairs = np.flatnonzero(level_of(rows) == LEVELS.index("asn+country"))
+    countries = rows[pairs].copy()
+    countries["asn"] = -1
+    found, prior = lookup(keys, pack(countries)), parent.copy()
+    prior[pairs] = np.where(found >= 0, found, parent[pairs])
+    return prior
+
+
 _CHUNK = 1 << 16
-_MIDDLE = np.minimum(np.arange(CELLS) + 0.5, BUCKETS)
+_LN_MIDDLE: Floats = np.log(rtt_at(np.arange(CELLS, dtype=np.float64) + 0.5))  # of a loss: 10 s
 
 
 class _Arms(NamedTuple):
-    """Of each arm that has cells, sorted by code: decayed samples, median and typical RTT in ms, mean of W_q - q, W_50."""
+    """Of each arm that has cells, sorted by code: decayed samples, median RTT in ms, mean and variance of ln(ms), mean of
+    W_q - q, W_50.
+    """
 
     arm: Ints
     samples: Floats
     rtt: Floats
-    typical: Floats
+    ln_ms: Floats
+    variance: Floats
     wins: Floats
     half: Floats
 
@@ -239,7 +262,7 @@ class _Arms(NamedTuple):
 def _arms(cells: Cells, terms: Terms) -> _Arms:
     """All arms, in chunks of whole rows that fit a processor's cache."""
     if not len(cells.codes):
-        return _Arms(cells.codes, *(np.zeros(0) for _ in range(5)))
+        return _Arms(cells.codes, *(np.zeros(0) for _ in range(6)))
     width = PROVIDERS * CELLS
     heads = np.searchsorted(cells.codes, cells.codes[::_CHUNK] // width * width)
     bounds = np.append(np.unique(heads), len(cells.codes))
@@ -254,7 +277,8 @@ def _chunk(codes: Ints, weights: Floats, terms: Terms) -> _Arms:
     counts = np.diff(first, append=len(codes))
     samples = np.add.reduceat(weights, first)
     mass = weights / np.repeat(samples, counts)
-    typical = np.add.reduceat(mass * _MIDDLE[bucket], first)
+    ln_ms = np.add.reduceat(mass * _LN_MIDDLE[bucket], first)
+    variance = np.maximum(np.add.reduceat(mass * _LN_MIDDLE[bucket] ** 2, first) - ln_ms**2, 0.0)
     arm = arm_of[first]
     head = np.flatnonzero(np.diff(arm // PROVIDERS, prepend=-1))
     row = np.repeat(np.arange(len(head)), np.add.reduceat(counts, head))
@@ -264,7 +288,7 @@ def _chunk(codes: Ints, weights: Floats, terms: Terms) -> _Arms:
     won = sum((below[q] for q in terms.quantiles), start=np.float32(0.0))
     wins = np.add.reduceat(mass32 * won, first) / len(terms.quantiles) - np.mean(terms.quantiles)
     half = np.add.reduceat(mass32 * below[MEDIAN], first)
-    return _Arms(arm, samples, rtt_at(_median(bucket, mass, first, counts)), rtt_at(typical), wins, half)
+    return _Arms(arm, samples, rtt_at(_median(bucket, mass, first, counts)), ln_ms, variance, wins, half)
 
 
 def _median(bucket: Ints, mass: Floats, first: Ints, counts: Ints) -> Floats:
@@ -319,7 +343,7 @@ def _shrunk(wins: Grid, count: Grid, depths: list[Ints], parent: Ints, terms: Te
         prior = _above(mean, parent[at], 0.0)
         n = count[at]
         posterior = (strength * prior + n * wins[at]) / np.maximum(strength + n, np.float32(1e-9))
-        mean[at] = _lent(posterior, n)
+        mean[at] = lent(posterior, n)
     share = np.clip(mean + nominal, np.float32(0.01), np.float32(0.99))
     sd = np.sqrt(share * (1 - share) / (strength + count + 1))
     return mean, sd
@@ -332,33 +356,14 @@ def _above(values: Grid, parent: Ints, nobody: float) -> Grid:
     return above
 
 
-def _lent(values: Grid, count: NDArray[Any]) -> Grid:
-    """values[row, family, provider] with a family that has no samples replaced by the other, where that has some."""
-    empty = count.sum(axis=2) == 0
-    borrow = empty & ~empty[:, ::-1]
-    return np.where(borrow[:, :, None], values[:, ::-1], values).astype(np.float32, copy=False)
-
-
-def _inherited(rtt: Grid, depths: list[Ints], parent: Ints, alike: bool) -> Grid:
-    """RTTs with gaps filled from the other family, where a row has none at all, and from the level above.
-
-    alike: as they are there. Otherwise times how much slower a row is than the level above, told from the arms that both have.
-    """
+def _inherited(rtt: Grid, depths: list[Ints], parent: Ints) -> Grid:
+    """RTTs with gaps filled from the other family, where a row has none at all, and from the level above."""
     for at in reversed(depths):
         lacks = at[np.isnan(rtt[at]).any(axis=(1, 2))]
-        own = _lent(rtt[lacks], ~np.isnan(rtt[lacks]))
-        above = _above(rtt, parent[lacks], np.nan)
-        factor = np.float32(1.0) if alike else _slower(rtt[lacks], above)
-        rtt[lacks] = np.where(np.isnan(own), above * factor, own)
+        own = rtt[lacks]
+        own = lent(own, np.where(np.isnan(own), np.float32(0.0), np.float32(1.0)))
+        rtt[lacks] = np.where(np.isnan(own), _above(rtt, parent[lacks], np.nan), own)
     return rtt
-
-
-def _slower(rtt: Grid, above: Grid) -> Grid:
-    """[row, family, 1]: row / level above, averaged (of logarithms) over the arms that both know; 1 where there are none."""
-    ratio = np.log(rtt / above)
-    both = ~np.isnan(ratio)
-    mean = np.where(both, ratio, 0.0).sum(axis=2) / np.maximum(both.sum(axis=2), 1)
-    return np.asarray(np.exp(mean)[:, :, None], dtype=np.float32)
 
 
 def _family(family: Family) -> int:

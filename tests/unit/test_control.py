@@ -443,7 +443,8 @@ def shuffled(control: Control, seed: int) -> dict[str, float | None]:
     return {name: float(dice.randrange(10, 80)) for name in GOOD}
 
 
-def test_a_table_that_moves_too_much_is_refused_until_it_does_not(place: Place) -> None:
+def test_a_table_that_moves_too_much_is_refused_until_it_does_not(tmp_path: Path) -> None:
+    place = Place(tmp_path, limit=0.1)
     control = place.control()
     now = measure(control, GOOD, 4)
     fresh_until = control.force.taken_at + 600
@@ -455,7 +456,7 @@ def test_a_table_that_moves_too_much_is_refused_until_it_does_not(place: Place) 
         if now > NOW + 1200:
             break
     assert control.counts.refused > 3
-    assert "of queries would move at once, the limit is 50% (max_moved_share in providers.yaml)" in place.text()
+    assert "of queries would move at once, the limit is 10% (max_moved_share in providers.yaml)" in place.text()
     now = measure(control, {"alder": 5.0, "birch": 60.0, "cedar": 70.0}, 3, now)  # nothing fresh to compare with: go on
     assert ask(control, at=now) == [ALDER]
 
