@@ -14,7 +14,7 @@ from . import types
 from .name import WILDCARD, is_subdomain, suffixes, to_text
 from .zonetext import StaticRR
 
-MAX_RRSET = 60_000  # a set has to fit one message (65,535 octets) with its header, question and owners
+MAX_RRSET = 65_000  # a set has to fit one message (65,535 octets) with its header, question and OPT
 _TARGET_AT = {types.NS: 0, types.MX: 2, types.SRV: 6}
 _ADDRESS = frozenset({types.A, types.AAAA})
 _SINGLE = (types.CNAME, types.DNAME)

@@ -67,3 +67,12 @@ def test_9471_3_1_glue_that_does_not_fit_means_tc(ask: Client, payload: int | No
     assert len(whole.additional) == 26
     assert "TC" in flags(reply) or len(reply.additional) == 26
     assert ("TC" in flags(reply)) == (payload != 1232)
+
+
+def test_7766_5_a_reply_may_fill_a_message(ask: Client) -> None:
+    """65,535 octets are what the length of RFC 1035 section 4.2.2 can say; a set may have 65,000 of them."""
+    query = question("full.full.example.", "TXT", edns=0, payload=512)
+    wire = ask.over("tcp").exchange(query.to_wire())
+    assert 64_850 < len(wire) <= 65_535
+    assert [len(rrset) for rrset in ask.over("tcp").send(query).answer] == [242]
+    assert "TC" in flags(ask.send(query))
