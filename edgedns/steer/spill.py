@@ -219,7 +219,7 @@ def _stacked(decided: ColumnDecisions, names: Sequence[str], up: frozenset[str])
     place = np.array([names.index(name) for name in decided.arms], dtype=np.int64)
     wide = np.full((len(cost), len(names)), np.inf)
     wide[:, place] = cost
-    served = decided.offer.served
+    served = _served(decided, decided)  # as whoever applies the prices will find it
     return wide, place[first], np.where(served >= 0, place[served], -1)
 
 
