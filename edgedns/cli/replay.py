@@ -122,8 +122,8 @@ def _read(file: Path, read: Callable[[Iterable[str]], T], progress: Progress) ->
             zipped = raw.peek(2)[:2] == b"\x1f\x8b"
             watched = progress.wrap_file(raw, total=file.stat().st_size, description="reading")
             content = gzip.GzipFile(fileobj=watched) if zipped else watched
-            return read(io.TextIOWrapper(cast(BinaryIO, content), encoding="utf-8", newline=""))
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+            return read(io.TextIOWrapper(cast(BinaryIO, content), encoding="utf-8-sig", errors="replace", newline=""))
+    except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"can't be read: {error}") from error
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -71,14 +71,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Played:
-    """What was answered: chosen[slot, unit] is a provider's number, -1 where the unit wasn't there.
+    """What was answered. An answer is given in each slot to each unit that has samples there; they are in order of slots.
 
-    rtt[slot, unit, provider]: the mean of what the slot measured, NaN for nothing; a loss costs LOST_MS.
-    believed[slot, unit, provider]: the WAN before the slot.
+    slot[answer] and unit[answer] are numbers (the slot's as the file has it), chosen[answer] is a provider's.
+    rtt[answer, provider]: the mean of what the slot measured, NaN for nothing; a loss costs LOST_MS.
+    believed[answer, provider]: the WAN before the slot.
     """
 
-    slots: Ints
     providers: tuple[str, ...]
+    slot: Ints
+    unit: Ints
     chosen: Ints
     rtt: Grid
     believed: Grid
@@ -87,32 +89,46 @@ class Played:
 LOST_MS = 1000.0  # what a lost answer costs: the initial retransmission timeout of RFC 6298
 
 
+class _Answers(NamedTuple):
+    """Those of one slot."""
+
+    slot: Ints
+    unit: Ints
+    chosen: Ints
+    rtt: Grid
+    believed: Grid
+
+
 def play(trace: Trace, plan: Plan, watch: Watch = lambda done, of: None) -> Played:
-    """Replay a trace; `watch` is told how many of how many steps are done."""
+    """Replay a trace; `watch` is told how many of how many samples are done."""
     stage = _Stage.set(trace, plan)
     apart = _LeftOut(stage)
-    slots = trace.slots
-    shape = (len(slots), len(trace.unit_row))
-    chosen = np.full(shape, -1, dtype=np.int64)
-    rtt, believed = (np.full((*shape, len(trace.batch.providers)), np.nan, dtype=np.float32) for _ in range(2))
     dice = np.random.default_rng(plan.seed)
-    for i, slot in enumerate(slots):
-        here = np.flatnonzero(trace.slot == slot)
-        rtt[i] = _measured(trace, here, shape[1])
-        seen = ~np.isnan(rtt[i]).all(axis=1)
+    slots, begins = np.unique(trace.slot, return_index=True)
+    ends = np.append(begins[1:], len(trace.slot))
+    told = []
+    for slot, begin, end in zip(slots.tolist(), begins.tolist(), ends.tolist(), strict=True):
+        here = np.arange(begin, end)
+        units, rtt = _measured(trace, here)
+        batch = trace.batch.take(here)
         if plan.leave_out_vantage:
-            units = np.flatnonzero(seen)
             if len(slots) == 1:
-                apart.learn(trace.batch.take(here), int(slot))
-            chosen[i, units], believed[i, units] = apart.serving(trace, units)
+                apart.learn(batch, slot)
+            chosen, believed = apart.serving(trace, units, _between(watch, begin, end, len(trace.slot)))
             if len(slots) > 1:
-                apart.learn(trace.batch.take(here), int(slot))
+                apart.learn(batch, slot)
         else:
-            serving, believed[i] = stage.serving(trace.unit_row)
-            chosen[i] = np.where(seen, serving, -1)
-            stage.learn(trace.batch.take(here[stage.probed(trace, here, chosen[i], dice)]), int(slot))
-        watch(i + 1, len(slots))
-    return Played(slots, trace.batch.providers, chosen, rtt, believed)
+            chosen, believed = stage.serving(trace.unit_row[units])
+            serving = chosen[np.searchsorted(units, trace.unit[here])]
+            stage.learn(batch.take(stage.probed(batch, serving, dice)), slot)
+        told.append(_Answers(np.full(len(units), slot), units, chosen, rtt, believed.astype(np.float32)))
+        watch(end, len(trace.slot))
+    return Played(trace.batch.providers, *(np.concatenate(each) for each in zip(*told, strict=True)))
+
+
+def _between(watch: Watch, begin: int, end: int, of: int) -> Callable[[float], None]:
+    """Tells `watch` of a share (0 to 1) of the way from begin to end."""
+    return lambda share: watch(begin + int(share * (end - begin)), of)
 
 
 @dataclass
@@ -163,20 +179,18 @@ class _Stage:
         belief = np.where((row >= 0)[:, None], self.table.mean[row, at], np.nan)
         return served(self.decisions, self.columns, rows, self.names), belief
 
-    def probed(self, trace: Trace, here: Ints, chosen: Ints, dice: np.random.Generator) -> Bools:
-        """Which of a slot's samples are taken under the probe budget."""
+    def probed(self, batch: Batch, serving: Ints, dice: np.random.Generator) -> Bools:
+        """Which of a slot's samples are taken under the probe budget; serving[i] is who serves sample i's unit."""
         if self.plan.budget >= 1.0:
-            return np.ones(len(here), dtype=np.bool_)
-        rows = np.unique(trace.batch.row[here])
+            return np.ones(len(batch), dtype=np.bool_)
+        rows, row = np.unique(batch.row, return_inverse=True)
         shape = (len(rows), len(self.names))
         if self.plan.schedule == "random":
             wanted = dice.random(shape) < self.plan.budget
         else:
             wanted = choose(self._gain(rows), np.ones(len(rows)), round(self.plan.budget * len(rows) * len(self.names)))
-        served_too = self.decisions is not None
-        row = np.searchsorted(rows, trace.batch.row[here])
-        serves = trace.batch.provider[here] == chosen[trace.unit[here]]
-        return np.asarray(wanted[row, trace.batch.provider[here]] | (served_too & serves), dtype=np.bool_)
+        serves = (self.decisions is not None) & (batch.provider == serving)
+        return np.asarray(wanted[row.reshape(-1), batch.provider] | serves, dtype=np.bool_)
 
     def _gain(self, rows: Ints) -> Floats:
         if self.table is None or self.decisions is None:
@@ -202,14 +216,15 @@ def _first(column: ColumnDecisions, rows: Rows, names: tuple[str, ...]) -> Ints:
     return np.asarray(first[np.append(column.ranking, len(column.rankings))[index]], dtype=np.int64)
 
 
-def _measured(trace: Trace, here: Ints, units: int) -> Floats:
-    """[unit, provider]: the mean RTT of a slot; a loss costs LOST_MS; NaN where nothing was sent."""
+def _measured(trace: Trace, here: Ints) -> tuple[Ints, Grid]:
+    """The units of a slot, in order, and [unit, provider]: their mean RTT; a loss costs LOST_MS; NaN where nothing was sent."""
     providers = len(trace.batch.providers)
-    place = trace.unit[here] * providers + trace.batch.provider[here]
+    units, unit = np.unique(trace.unit[here], return_inverse=True)
+    place, size = unit.reshape(-1) * providers + trace.batch.provider[here], len(units) * providers
     cost = np.where(np.isnan(trace.batch.rtt[here]), LOST_MS, trace.batch.rtt[here])
-    count = np.bincount(place, minlength=units * providers)
-    total = np.bincount(place, weights=cost, minlength=units * providers)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).reshape(units, providers)
+    count, total = np.bincount(place, minlength=size), np.bincount(place, weights=cost, minlength=size)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return units, mean.reshape(len(units), providers).astype(np.float32)
 
 
 @dataclass
@@ -232,14 +247,16 @@ class _LeftOut:
         for store in (self.stage.store, *self.own.values()):
             store.close_round(now)
 
-    def serving(self, trace: Trace, units: Ints) -> tuple[Ints, Floats]:
-        """As `_Stage.serving`, for some units, each without what its vantage measured."""
+    def serving(self, trace: Trace, units: Ints, watch: Callable[[float], None]) -> tuple[Ints, Floats]:
+        """As `_Stage.serving`, for some units, each without what its vantage measured; `watch` is told the share done."""
         chosen, believed = self.stage.serving(trace.unit_row[units])
         if self.stage.store.round < 0:
             return chosen, believed
         cells = self.stage.store.cells()
         trust = table_of(cells, self.stage.plan.terms(), only=self.stage.names).trust
-        for vantage in np.unique(trace.unit_vantage[units]):
+        every = np.unique(trace.unit_vantage[units])
+        for number, vantage in enumerate(every):
+            watch(number / len(every))
             mine = np.flatnonzero(trace.unit_vantage[units] == vantage)
             rows = trace.unit_row[units[mine]]
             chosen[mine], believed[mine] = self._stage_of(trace.batch.vantages[vantage], rows, cells, trust).serving(rows)

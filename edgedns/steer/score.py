@@ -55,11 +55,11 @@ def score(played: Played, first: int | None = None) -> Score:
     ways = {name: Answers.of(rtt) for name, rtt in counted.ways().items()}
     answers = ways.pop("edgedns")
     room = ways["best_single"].mean_ms - ways["oracle"].mean_ms
-    worse, better = _shares(counted.got, counted.rtt[:, :, counted.single], counted.known)
+    worse, better = _shares(counted)
     return Score(
         answers=answers, baselines=ways, best_single=played.providers[counted.single],
         gap_captured=(ways["best_single"].mean_ms - answers.mean_ms) / room if room > 0 else float("nan"),
-        switches_per_100=_switches(counted.chosen), share_worse_5ms=worse, share_better_5ms=better,
+        switches_per_100=_switches(counted.unit, counted.chosen), share_worse_5ms=worse, share_better_5ms=better,
         calibration=calibration(played), rows=int(counted.known.sum()),
     )  # fmt: skip
 
@@ -76,35 +76,37 @@ class Curves:
 def curves(played: Played, first: int | None = None) -> Curves:
     """What `score` sums up, answer by answer and slot by slot."""
     counted = _Counted.of(played, first)
-    slot = np.nonzero(counted.known)[0]
-    answers = np.bincount(slot, minlength=len(counted.slots))
-    there = answers > 0
-    ways = counted.ways()
-    means = {name: np.bincount(slot, rtt, len(answers))[there] / answers[there] for name, rtt in ways.items()}
-    return Curves(counted.slots[there], {name: np.sort(rtt) for name, rtt in ways.items()}, means)
+    slots, slot = np.unique(counted.slot[counted.known], return_inverse=True)
+    answers, ways = np.bincount(slot.reshape(-1)), counted.ways()
+    means = {name: np.bincount(slot.reshape(-1), rtt) / answers for name, rtt in ways.items()}
+    return Curves(slots, {name: np.sort(rtt) for name, rtt in ways.items()}, means)
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """The slots that count: rtt[slot, unit, provider], who was chosen, what that got, and where there is anything to score."""
+    """The answers of the slots that count: as in Played, with what each got, and where there is anything to score."""
 
-    slots: Ints
-    rtt: Floats
+    slot: Ints
+    unit: Ints
     chosen: Ints
+    rtt: Floats
     got: Floats
     known: Bools
     single: int
 
     @classmethod
     def of(cls, played: Played, first: int | None) -> _Counted:
-        from_slot = first if first is not None else int(played.slots[min(1, len(played.slots) - 1)])
-        counted = played.slots >= from_slot
+        slots = np.unique(played.slot)
+        from_slot = first if first is not None else int(slots[min(1, len(slots) - 1)])
+        counted = played.slot >= from_slot
+        if not counted.any():
+            raise SourceError(f"nothing to score from slot {from_slot} on: the last one is {slots[-1]}")
         chosen, rtt = played.chosen[counted], played.rtt[counted].astype(np.float64)
-        got, single = _take(rtt, chosen), _best_single(rtt)
-        known = ~np.isnan(got) & ~np.isnan(rtt[:, :, single])
+        got, single = rtt[np.arange(len(rtt)), chosen], _best_single(rtt)
+        known = ~np.isnan(got) & ~np.isnan(rtt[:, single])
         if not known.any():
             raise SourceError(f"nothing to score from slot {from_slot} on")
-        return cls(played.slots[counted], rtt, chosen, got, known, single)
+        return cls(played.slot[counted], played.unit[counted], chosen, rtt, got, known, single)
 
     def ways(self) -> dict[str, Floats]:
         """The RTT of each answer, by way of choosing."""
@@ -122,8 +124,7 @@ def calibration(played: Played) -> list[dict[str, float]]:
 
     `predicted` is the mean WAN believed, `realised` the share of the next slot's RTTs below the slot's median, less a half.
     """
-    there = ~np.isnan(played.rtt).all(axis=2)
-    rtt, believed = played.rtt[there], played.believed[there]
+    rtt, believed = played.rtt, played.believed
     middle = np.nanmedian(rtt, axis=1, keepdims=True)
     won = np.where(rtt < middle, 1.0, np.where(rtt == middle, 0.5, 0.0)) - 0.5
     usable = ~np.isnan(rtt) & ~np.isnan(believed)
@@ -139,24 +140,21 @@ def calibration(played: Played) -> list[dict[str, float]]:
 def _best_single(rtt: Floats) -> int:
     """The provider with the lowest mean."""
     measured = ~np.isnan(rtt)
-    total, count = np.where(measured, rtt, 0.0).sum(axis=(0, 1)), measured.sum(axis=(0, 1))
+    total, count = np.where(measured, rtt, 0.0).sum(axis=0), measured.sum(axis=0)
     return int(np.where(count > 0, total / np.maximum(count, 1), np.inf).argmin())
 
 
-def _take(rtt: Floats, chosen: Ints) -> Floats:
-    got = np.take_along_axis(rtt, np.maximum(chosen, 0)[:, :, None], axis=2)[:, :, 0]
-    return np.where(chosen >= 0, got, np.nan)
+def _switches(unit: Ints, chosen: Ints) -> float:
+    """Changes per 100 decisions, each compared with the same unit's one before."""
+    order = np.argsort(unit, kind="stable")
+    unit, chosen = unit[order], chosen[order]
+    again = unit[1:] == unit[:-1]
+    return 100.0 * float(((chosen[1:] != chosen[:-1]) & again).sum()) / max(1, int(again.sum()))
 
 
-def _switches(chosen: Ints) -> float:
-    """Changes per 100 decisions, of units that were there in two slots running."""
-    both = (chosen[1:] >= 0) & (chosen[:-1] >= 0)
-    return 100.0 * float(((chosen[1:] != chosen[:-1]) & both).sum()) / max(1, int(both.sum()))
-
-
-def _shares(got: Floats, single: Floats, known: Bools) -> tuple[float, float]:
+def _shares(counted: _Counted) -> tuple[float, float]:
     """Shares of units whose mean answer is 5 ms worse, and better, than the best single provider's."""
-    times = known.sum(axis=0)
-    there = times > 0
-    gain = (np.where(known, single - got, 0.0).sum(axis=0) / np.maximum(times, 1))[there]
-    return float((gain < -WORSE_MS).mean()), float((gain > WORSE_MS).mean())
+    units, unit = np.unique(counted.unit[counted.known], return_inverse=True)
+    gain = (counted.rtt[:, counted.single] - counted.got)[counted.known]
+    mean = np.bincount(unit.reshape(-1), gain, len(units)) / np.bincount(unit.reshape(-1), minlength=len(units))
+    return float((mean < -WORSE_MS).mean()), float((mean > WORSE_MS).mean())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import ipaddress
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,10 +17,14 @@ import numpy as np
 
 from edgedns.errors import SourceError
 from edgedns.model import NetworkKey
-from edgedns.steer.batch import MAX_MS, Batch, intern
+from edgedns.steer.batch import MAX_MS, Batch
 from edgedns.steer.rows import Floats, Ints, rows_of
 
 LEAST_SLOT = 10.0
+COLUMNS = ("slot", "at", "asn", "client_asn", "country", "prefix", "vantage", "provider", "rtt_ms")
+KEY_BITS = {4: 16, 6: 32}
+TOLD = 1000  # lines whose error is kept
+SHOWN = 40  # characters of a field in a message
 
 
 class Rejected(NamedTuple):
@@ -29,14 +34,27 @@ class Rejected(NamedTuple):
     error: str
 
 
-class Line(NamedTuple):
-    """One sample as read; rtt NaN is a loss."""
+class _Samples:
+    """The samples read so far, in columns; `networks`, `vantages` and `providers` number what they name."""
 
-    at: float
-    network: NetworkKey
-    vantage: str
-    provider: str
-    rtt: float
+    def __init__(self) -> None:
+        self.at, self.rtt = array("d"), array("d")
+        self.network, self.vantage, self.provider = array("q"), array("q"), array("q")
+        self.networks: dict[NetworkKey, int] = {}
+        self.vantages: dict[str, int] = {}
+        self.providers: dict[str, int] = {}
+        self._told: dict[tuple[str, str, str], int] = {}
+
+    def add(self, at: float, network: tuple[str, str, str], vantage: str, provider: str, rtt: float) -> None:
+        """One sample; `network` is ASN, country and prefix as written, rtt NaN for a loss. ValueError for no network."""
+        number = self._told.get(network)
+        if number is None:
+            number = self._told[network] = self.networks.setdefault(_network(*network), len(self.networks))
+        self.network.append(number)
+        self.at.append(at)
+        self.vantage.append(self.vantages.setdefault(vantage, len(self.vantages)))
+        self.provider.append(self.providers.setdefault(provider, len(self.providers)))
+        self.rtt.append(rtt)
 
 
 @dataclass(frozen=True)
@@ -63,20 +81,30 @@ class Trace:
 def parse(lines: Iterable[str]) -> tuple[Trace, list[Rejected]]:
     """The samples of a CSV text with a header, and the lines that are none. SourceError when nothing is usable."""
     reader = csv.reader(lines)
-    header = [name.strip().lower() for name in next(reader, [])]
+    header = [name.strip().lower() for name in _next(reader) or []]
     place = _columns(header)
-    kept: list[Line] = []
+    samples = _Samples()
     rejected: list[Rejected] = []
-    for fields in reader:
-        if not fields:
-            continue
+    while True:
         try:
-            kept.append(_line(fields, place, len(header)))
+            fields = _next(reader)
+            if fields is None:
+                break
+            if fields:
+                _take(fields, place, len(header), samples)
         except ValueError as error:
-            rejected.append(Rejected(reader.line_num, str(error)))
-    if not kept:
+            rejected.append(Rejected(reader.line_num, str(error) if len(rejected) < TOLD else "as others before"))
+    if not len(samples.at):
         raise SourceError(f"no usable sample in {len(rejected)} lines" + (f"; {rejected[0].error}" if rejected else ""))
-    return _trace(kept, slotted="slot" in place), rejected
+    return _trace(samples, slotted="slot" in place), rejected
+
+
+def _next(reader: Iterator[list[str]]) -> list[str] | None:
+    """The next line's fields, None at the end; ValueError when it can't be cut into fields."""
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        raise ValueError(f"no CSV: {error}") from None
 
 
 def _columns(header: list[str]) -> Mapping[str, int]:
@@ -86,12 +114,15 @@ def _columns(header: list[str]) -> Mapping[str, int]:
     missing = [name for name in ("asn", "provider", "rtt_ms") if name not in place]
     if "slot" not in place and "at" not in place:
         missing.append("slot (or at)")
+    twice = [name for name in COLUMNS if header.count(name) > 1]
+    if twice:
+        raise SourceError(f"the header has {', '.join(twice)} twice")
     if missing:
         raise SourceError(f"the header lacks {', '.join(missing)}: it has {', '.join(header) or 'nothing'}")
     return place
 
 
-def _line(fields: list[str], place: Mapping[str, int], width: int) -> Line:
+def _take(fields: list[str], place: Mapping[str, int], width: int, samples: _Samples) -> None:
     if len(fields) != width:
         raise ValueError(f"{len(fields)} columns, the header has {width}")
 
@@ -101,20 +132,25 @@ def _line(fields: list[str], place: Mapping[str, int], width: int) -> Line:
     slotted = "slot" in place
     at = _number(field("slot" if slotted else "at"), "slot" if slotted else "at")
     if slotted and at != int(at):
-        raise ValueError(f"slot {field('slot')!r} is not a whole number")
+        raise ValueError(f"slot {_shown(field('slot'))} is not a whole number")
     if not field("provider"):
         raise ValueError("no provider")
-    network = _network(field("asn"), field("country"), field("prefix"))
-    return Line(at, network, field("vantage"), field("provider"), _rtt(field("rtt_ms")))
+    network = (field("asn"), field("country"), field("prefix"))
+    samples.add(at, network, field("vantage"), field("provider"), _rtt(field("rtt_ms")))
+
+
+def _shown(text: str) -> str:
+    """A field as messages quote it."""
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")
 
 
 def _number(text: str, name: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"{name} {text!r} is not a number") from None
+        raise ValueError(f"{name} {_shown(text)} is not a number") from None
     if not 0 <= value < 1e12:
-        raise ValueError(f"{name} {text!r} is out of range")
+        raise ValueError(f"{name} {_shown(text)} is out of range")
     return value
 
 
@@ -123,47 +159,47 @@ def _rtt(text: str) -> float:
         return float("nan")
     value = _number(text, "rtt_ms")
     if not 0 < value <= MAX_MS:
-        raise ValueError(f"rtt_ms {text!r} is not between 0 and {MAX_MS:g} ms")
+        raise ValueError(f"rtt_ms {_shown(text)} is not between 0 and {MAX_MS:g} ms")
     return value  # below 0.2 ms it is scored as it is and counts as 0.2 ms in the histograms
 
 
 def _network(asn: str, country: str, prefix: str) -> NetworkKey:
     number = asn.upper().removeprefix("AS")
     if not (number.isascii() and number.isdigit() and 0 < int(number) < 2**32):
-        raise ValueError(f"asn {asn!r} is not an AS number")
+        raise ValueError(f"asn {_shown(asn)} is not an AS number")
     if country and not (len(country) == 2 and country.isascii() and country.isalpha()):
-        raise ValueError(f"country {country!r} is not a two-letter code")
+        raise ValueError(f"country {_shown(country)} is not a two-letter code")
     if not prefix:
         return NetworkKey(int(number), country.upper(), 0, -1)
     try:
         network = ipaddress.ip_network(prefix, strict=False)
     except ValueError:
-        raise ValueError(f"prefix {prefix!r} is not an address prefix") from None
-    key_bits = 16 if network.version == 4 else 32
-    if network.prefixlen < key_bits:
-        return NetworkKey(int(number), country.upper(), 0, -1)
+        raise ValueError(f"prefix {_shown(prefix)} is not an address prefix") from None
     family = 4 if network.version == 4 else 6
-    return NetworkKey(int(number), country.upper(), family, int(network.network_address) >> (network.max_prefixlen - key_bits))
+    bits = KEY_BITS[family]  # a shorter prefix counts as the first of those that it holds
+    return NetworkKey(int(number), country.upper(), family, int(network.network_address) >> (network.max_prefixlen - bits))
 
 
-def _trace(lines: list[Line], slotted: bool) -> Trace:
-    lines.sort(key=lambda line: line.at)
-    networks, row = intern([line.network for line in lines])
-    providers = sorted({line.provider for line in lines})
-    vantages, vantage = intern([line.vantage for line in lines])
-    place = {name: i for i, name in enumerate(providers)}
-    provider = np.array([place[line.provider] for line in lines], dtype=np.int64)
-    at = np.array([line.at for line in lines])
-    units, unit = np.unique(np.stack([row, vantage], axis=1), axis=0, return_inverse=True)
+def _trace(samples: _Samples, slotted: bool) -> Trace:
+    order = np.argsort(np.frombuffer(samples.at), kind="stable")
+    at, rtt = np.frombuffer(samples.at)[order], np.frombuffer(samples.rtt)[order]
+    row, vantage, provider = (
+        np.frombuffer(column, dtype=np.int64)[order] for column in (samples.network, samples.vantage, samples.provider)
+    )
+    names = sorted(samples.providers)
+    place = np.argsort([samples.providers[name] for name in names])
+    provider = place[provider].astype(np.int64)
+    rows, vantages = rows_of(samples.networks), tuple(samples.vantages)
+    units, unit = np.unique(row * len(vantages) + vantage, return_inverse=True)
     unit = unit.reshape(-1).astype(np.int64)
-    seconds = 1.0 if slotted else _interval(at, unit * len(providers) + provider)
+    seconds = 1.0 if slotted else _interval(at, unit * len(names) + provider)
     slot = np.floor(at / seconds).astype(np.int64)
-    family = np.array([6 if line.network.family == 6 else 4 for line in lines], dtype=np.int64)
+    family = np.where(rows["family"] == 6, 6, 4).astype(np.int64)[row]
     batch = Batch(
-        rows=rows_of(networks), providers=tuple(providers), vantages=tuple(vantages), row=row, provider=provider,
-        vantage=vantage, family=family, rtt=np.array([line.rtt for line in lines]), at=at + 0.5 if slotted else at,
+        rows=rows, providers=tuple(names), vantages=vantages, row=row, provider=provider, vantage=vantage, family=family,
+        rtt=rtt, at=at + 0.5 if slotted else at,
     )  # fmt: skip
-    return Trace(batch, slot, seconds, unit, units[:, 0], units[:, 1], not slotted)
+    return Trace(batch, slot, seconds, unit, units // len(vantages), units % len(vantages), not slotted)
 
 
 def _interval(at: Floats, arm: Ints) -> float:

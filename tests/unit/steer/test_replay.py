@@ -110,6 +110,9 @@ class TestFiles:
             ("1,64500,alder,0", "rtt_ms '0' is not between 0 and 10000 ms"),
             ("1,64500,alder,10001", "rtt_ms '10001' is not between 0 and 10000 ms"),
             ("1,64500,alder,fast", "rtt_ms 'fast' is not a number"),
+            ("1,64500,alder,inf", "rtt_ms 'inf' is out of range"),
+            ("1,64500,alder," + 99 * "9", "rtt_ms '" + 40 * "9" + "...' is out of range"),
+            ("1,64500,alder," + 200_000 * "9", "no CSV: field larger than field limit (131072)"),
         ],
     )
     def test_a_bad_line_is_named_and_skipped(self, line, error):
@@ -117,12 +120,36 @@ class TestFiles:
         assert rejected == [(3, error)]
         assert len(trace.batch) == 2
 
+    def test_a_prefix_shorter_than_a_network_keeps_its_family(self):
+        trace, _ = self.read("slot,asn,prefix,provider,rtt_ms\n1,64500,2001:db8::/29,alder,5\n1,64500,198.0.0.0/8,alder,5\n")
+        assert [key_of(row) for row in trace.batch.rows] == [
+            NetworkKey(64500, "", 6, 0x20010DB8), NetworkKey(64500, "", 4, 0xC600),
+        ]  # fmt: skip
+        assert trace.batch.family.tolist() == [6, 4]
+
+    def test_the_order_of_lines_and_unknown_columns_do_not_matter(self):
+        lines = [f'{s},"x,{s}",64500,v{v},p{p},{10 + 9 * p + v}\n' for s in range(4) for v in range(3) for p in range(3)]
+        header = "slot,note,client_asn,vantage,provider,rtt_ms\n"
+        one, other = (score(play(parse([header, *each])[0], Plan())).to_json() for each in (lines, lines[::-1]))
+        assert json.dumps(one) == json.dumps(other)
+
+    def test_a_unit_seen_now_and_then_is_compared_with_its_last_answer(self):
+        """Each network is probed in every other slot only; alder is best at first, then birch."""
+        lines = [
+            f"{s},{64500 + s % 2},{p},{10 if (p == 'alder') == (s < 20) else 90}\n"
+            for s in range(60)
+            for p in ("alder", "birch")
+        ]
+        trace, _ = self.read("slot,asn,provider,rtt_ms\n" + "".join(lines))
+        assert score(play(trace, Plan())).switches_per_100 == pytest.approx(100 * 2 / 57)
+
     @pytest.mark.parametrize(
         ("text", "error"),
         [
             ("", "header lacks"),
             ("a,b\n", r"header lacks asn, provider, rtt_ms, slot \(or at\)"),
             ("slot,asn,provider,rtt_ms\n", "no usable"),
+            ("slot,asn,provider,rtt_ms,rtt_ms\n", "rtt_ms twice"),
         ],
     )
     def test_a_file_without_samples_is_refused(self, text, error):
@@ -163,12 +190,12 @@ class TestLeftOutVantages:
 
     def test_a_vantage_alone_in_the_world_gets_nominal(self):
         trace, _ = parse(["slot,asn,vantage,provider,rtt_ms\n", *(f"1,64500,v,p{p},{50 - 10 * p}\n" for p in range(3))])
-        assert play(trace, Plan(leave_out_vantage=True)).chosen.tolist() == [[0]]
+        assert play(trace, Plan(leave_out_vantage=True)).chosen.tolist() == [0]
 
     def test_later_slots_are_decided_from_earlier_ones_only(self):
         lines = [f"{s},64500,v{v},p{p},{10 + 30 * (p != (s > 1))}\n" for s in (1, 2) for v in range(3) for p in range(2)]
         trace, _ = parse(["slot,asn,vantage,provider,rtt_ms\n", *lines])
-        assert play(trace, Plan(leave_out_vantage=True)).chosen.tolist() == [[0] * 3, [0] * 3]
+        assert play(trace, Plan(leave_out_vantage=True)).chosen.tolist() == [0] * 6
 
 
 class TestCommand:
@@ -189,6 +216,21 @@ class TestCommand:
         assert result.exit_code == 0
         assert f"{file}:10: skipped: rtt_ms 'fast' is not a number" in result.stderr
         assert "lines skipped 1" in result.stdout
+
+    def test_a_byte_order_mark_carriage_returns_and_foreign_letters_are_read(self, tmp_path):
+        file = tmp_path / "history.csv"
+        good = "".join(f'{s},64500,M\xfcnchen,"alder",20\r\n{s},64500,,"birch",30\r\n' for s in range(4))
+        file.write_bytes(b"\xef\xbb\xbf" + ("slot,asn,vantage,provider,rtt_ms\r\n" + good).encode("latin-1"))
+        result = CliRunner().invoke(replay, [str(file), "--json"])
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["rejected"] == 0
+
+    def test_a_file_that_was_cut_off_is_refused(self, tmp_path):
+        file = tmp_path / "history.csv.gz"
+        file.write_bytes(PLANETLAB.read_bytes()[:200_000])
+        result = CliRunner().invoke(replay, [str(file)])
+        assert result.exit_code == 2
+        assert "can't be read: Compressed file ended" in result.stderr
 
     @pytest.mark.parametrize("content", [b"", b"\x1f\x8b broken", b"\xff\xfe\n1"])
     def test_what_is_no_history_is_refused_in_one_sentence(self, tmp_path, content):
