@@ -119,7 +119,7 @@ class Tables:
         """Alone among updates and rollbacks; Locked where another one is at it, SourceError for whatever the disk says."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self.folder / ".lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise SourceError(f"can't write to {self.folder}: {error.strerror}; choose another with --state DIR") from None
         try:

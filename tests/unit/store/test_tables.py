@@ -371,6 +371,24 @@ def asn_mmdb() -> bytes:
     return mmdb({prefix: {"autonomous_system_number": number} for prefix, number in (rows | dict(known())).items()})
 
 
+def test_origin_asn_with_its_countries_and_checksums(place: Place, publisher: Publisher) -> None:
+    """Two files as ip-location-db releases them, each with a checksum beside it."""
+    parts, contents = {}, {"origin-asn": asn_mmdb(), "user-country": mmdb(COUNTRIES)}
+    for name, content in contents.items():
+        line = f"{hashlib.sha256(content).hexdigest()}  {name}.mmdb\n".encode()
+        parts[name] = Part(publisher.publish(content, f"/latest/{name}.mmdb"), publisher.publish(line, f"/checksum/{name}"))
+    source = replace(SOURCES["origin-asn"], asns=parts["origin-asn"], countries=parts["user-country"])
+    before = place.picture()
+    publisher.publish(mmdb({"10.0.0.0/8": {"country_code": "SE"}}), "/latest/user-country.mmdb")
+    with pytest.raises(Refused, match=r"/latest/user-country.mmdb: its SHA-256 is"):
+        update(place.tables, Update(source, place.terms, ANYTHING), NOW + DAY, print)
+    assert place.picture() == before
+    publisher.publish(contents["user-country"], "/latest/user-country.mmdb")
+    assert update(place.tables, Update(source, place.terms, ANYTHING), NOW + DAY, print).changed
+    assert place.tables.in_use().lookup(ip_address("2001:db8:7::1").packed) == (64519, "FR")
+    assert place.tables.in_use().source == "origin-asn"
+
+
 def test_maxmind_by_the_operators_key(place: Place, publisher: Publisher) -> None:
     """A tar.gz behind basic authorisation, sent on to a host that must not see the key."""
     content = tar(README_txt=b"x", GeoLite2_mmdb=asn_mmdb())
