@@ -353,7 +353,8 @@ def _layout(plan: Plan, sources: Sequence[Source], targets: Sequence[Target]) ->
     if not pairs:
         raise EdgednsError("no target can be probed: no source has the address family of any target's endpoint")
     paths_of = Counter(target.endpoint.host for target, _ in pairs)
-    each = plan.every, plan.per_address, plan.burst, plan.confirmations
+    kept = plan.confirmations + 1  # and a witness
+    each = plan.every, plan.per_address, plan.burst, kept
     burst_of = {host: burst_for(paths, *each) for host, paths in paths_of.items()}
     arms = [(target, source, burst_of[target.endpoint.host]) for target, source in pairs]
     packets = sum(burst for _, _, burst in arms)
