@@ -164,6 +164,7 @@ def _zone_meta(rules: ZoneRules, zone: Zone, cells: Cells) -> dict[str, object]:
         "requests": cells("requests", (rules.name,), REQUESTS),
         "responses": cells("responses", (rules.name,), RESPONSES),
         "explain": [[prefix.address.hex(), prefix.length] for prefix in rules.explain_allow],
+        "transfer": [[prefix.address.hex(), prefix.length] for prefix in rules.transfer_allow],
         "explain_only": bool(rules.explain_allow) and _is_bare(EXPLAIN + rules.apex, zone),
     }
 

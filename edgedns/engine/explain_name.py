@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgedns.dns import types
 from edgedns.dns.message import RR, Query, Response
 from edgedns.dns.name import is_subdomain
+from edgedns.engine.lookup import lies_in
 from edgedns.engine.snapshot import EXPLAIN, Zone
 
 if TYPE_CHECKING:
@@ -26,16 +27,7 @@ def asked_about(zone: Zone, query: Query, client: bytes) -> bytes | None:
     name = query.folded
     if query.qtype not in (types.TXT, types.ANY) or name == suffix or not is_subdomain(name, suffix):
         return None
-    return name[: -len(suffix)] + zone.apex if may_ask(zone, client) else None
-
-
-def may_ask(zone: Zone, client: bytes) -> bool:
-    """Whether the packed address lies in a prefix that `explain: {allow: ...}` names."""
-    value, bits = int.from_bytes(client, "big"), len(client) * 8
-    return any(
-        bits == len(address) * 8 and value >> bits - length == int.from_bytes(address, "big") >> bits - length
-        for address, length in zone.explain
-    )
+    return name[: -len(suffix)] + zone.apex if lies_in(client, zone.explain) else None
 
 
 def told(owner: bytes, choices: Sequence[tuple[str, Choice, int]]) -> Response:

@@ -66,9 +66,11 @@ def parse_terms(text: str) -> Terms:
         return Terms()
     terms = Terms(surplus=SURPLUS)
     for word in text.split(","):
-        name, equals, value = word.partition("=")
-        if name in ("surplus", "slip") and equals:
-            terms = replace(terms, **{name: _whole(value, name)})
+        name, _, value = word.partition("=")
+        if name == "surplus":
+            terms = replace(terms, surplus=_whole(value, name))
+        elif name == "slip":
+            terms = replace(terms, slip=_whole(value, name))
         elif word == "dry-run":
             terms = replace(terms, dry_run=True)
         elif name == "exempt":

@@ -5,7 +5,7 @@ The form of the index arrays is told in steer/shape.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from edgedns.steer.shape import POINTER, STRIDES4, STRIDES6
@@ -24,6 +24,15 @@ def _steps(strides: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
 
 _STEPS4 = _steps(STRIDES4)
 _STEPS6 = _steps(STRIDES6)
+
+
+def lies_in(address: bytes, prefixes: Iterable[tuple[bytes, int]]) -> bool:
+    """Whether a packed address lies in one of these (packed address, length)."""
+    value, bits = int.from_bytes(address, "big"), len(address) * 8
+    return any(
+        bits == len(prefix) * 8 and value >> bits - length == int.from_bytes(prefix, "big") >> bits - length
+        for prefix, length in prefixes
+    )
 
 
 def client_key(packed: bytes, resolver: bool) -> tuple[int, int, int]:

@@ -44,7 +44,8 @@ def unit_slot(salt: int, unit: int) -> int:
 class Zone(NamedTuple):
     """One zone as published; `requests` and `responses` are bases in the counter cells, `depth` its longest name's labels.
 
-    `explain`: the prefixes, as (packed address, length), that may ask for decisions (engine.explain_name).
+    `explain`: the prefixes, as (packed address, length), that may ask for decisions (engine.explain_name);
+    `transfer`: those that may have all of it (engine.transfer).
     """
 
     name: str
@@ -54,6 +55,7 @@ class Zone(NamedTuple):
     responses: int
     depth: int
     explain: tuple[tuple[bytes, int], ...] = ()
+    transfer: tuple[tuple[bytes, int], ...] = ()
 
 
 class Rule(NamedTuple):
@@ -145,7 +147,10 @@ class Base:
             (tuple(map(bytes.fromhex, v4)), tuple(map(bytes.fromhex, v6))) for v4, v6 in self.meta["addresses"]
         )
         self.zones = tuple(
-            Zone(z["name"], bytes.fromhex(z["apex"]), i, z["requests"], z["responses"], z["depth"], _prefixes(z["explain"]))
+            Zone(
+                *(z["name"], bytes.fromhex(z["apex"]), i, z["requests"], z["responses"], z["depth"]),
+                *(_prefixes(z["explain"]), _prefixes(z.get("transfer", []))),
+            )
             for i, z in enumerate(self.meta["zones"])
         )
         # Nodes that only lead to the reference path: who may not ask there is to see a zone without them.

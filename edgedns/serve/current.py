@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgedns import metrics
-from edgedns.engine import answer, fastpath, native
+from edgedns.dns import types
+from edgedns.engine import answer, fastpath, native, transfer
 from edgedns.engine.answer import Secrets
 from edgedns.engine.flat import ROOT_FORMAT, Sections, unpack
 from edgedns.engine.snapshot import Base, Files, Snapshot
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 PUBLISHED = "published"
 SECRETS = "secrets.json"
 COOKIE_SECRET = 16
+AXFR, IXFR = (rtype.to_bytes(2, "big") for rtype in (types.AXFR, types.IXFR))
 ENGINE = "EDGEDNS_ENGINE"
 ENGINES = ("native", "python", "reference")
 
@@ -123,6 +125,13 @@ class Current:
             if reply is not None:
                 return reply or None
         return answer.respond(snapshot, packet, client, transport, now, self._secrets, tally)
+
+    def transfer(self, packet: bytes, client: bytes, now: float) -> Iterator[bytes] | None:
+        """The messages that answer a query over TCP for a transfer; None where `respond` is to answer."""
+        serving = self._serving
+        if serving is None or not (AXFR in packet or IXFR in packet):
+            return None
+        return transfer.begin(serving.snapshot, packet, client, now, self._secrets, serving.tally)
 
     def look(self, now: float) -> Native | None:
         """What a loop of the native engine answers from at `now`; None where another engine answers, or nothing is served."""

@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from edgedns.config import Address
     from edgedns.serve.clock import Clock
 
+# message, client's packed address, now -> the messages of a transfer, None where it asks for none
+Transfer = Callable[[bytes, bytes, float], Iterator[bytes] | None]
+
 LARGEST = 65535
+AHEAD = 1 << 15  # octets of a transfer that are made before they are taken
 IDLE = 10.0
 BACKLOG = 1024
 ACCEPTS_AT_ONCE = 64
@@ -58,7 +62,7 @@ class Limits:
 class Connection:
     """One client's stream: octets not yet answered, octets not yet sent."""
 
-    __slots__ = ("active", "client", "drained", "ended", "inbox", "outbox", "sock", "waiting", "watched")
+    __slots__ = ("active", "client", "drained", "ended", "inbox", "outbox", "sock", "stream", "waiting", "watched")
 
     def __init__(self, sock: socket.socket, client: bytes, now: float) -> None:
         self.sock = sock
@@ -69,6 +73,7 @@ class Connection:
         self.waiting = 0  # replies that lie in outbox
         self.drained = 0  # octets sent since they last counted as progress
         self.ended = False  # the client sends no more
+        self.stream: Iterator[bytes] | None = None  # what is left of a transfer; what was asked behind it waits
         self.watched = select.EPOLLIN
 
 
@@ -100,7 +105,9 @@ class TcpServer:
         cells: memoryview[int],
         complain: Complain,
         limits: Limits | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
+        self._transfer = transfer or (lambda message, client, now: None)
         self._listeners = {sock.fileno(): sock for sock in listeners}
         self._respond = respond
         self._clock = clock
@@ -167,7 +174,7 @@ class TcpServer:
         except OSError:
             self._close(connection)
             return
-        if connection.ended and not connection.outbox:
+        if connection.ended and not connection.outbox and not connection.stream:
             self._close(connection)
         else:
             self._watch(connection)
@@ -206,7 +213,7 @@ class TcpServer:
 
     def _receive(self, connection: Connection) -> None:
         """Take at most `at_once` octets; nothing while as much as may wait waits for the reader."""
-        if connection.ended or len(connection.outbox) >= self._limits.unsent:
+        if connection.ended or connection.stream or len(connection.outbox) >= self._limits.unsent:
             return
         try:
             octets = connection.sock.recv(self._limits.at_once)
@@ -219,8 +226,9 @@ class TcpServer:
 
     def _answer(self, connection: Connection) -> None:
         """Answer the whole messages in the inbox (RFC 1035 section 4.2.2: two octets of length before each)."""
+        self._go_on(connection)
         inbox, start = connection.inbox, 0
-        while len(inbox) - start >= 2 and len(connection.outbox) < self._limits.unsent:
+        while len(inbox) - start >= 2 and len(connection.outbox) < self._limits.unsent and not connection.stream:
             end = start + 2 + (inbox[start] << 8 | inbox[start + 1])
             if end > len(inbox):
                 break
@@ -230,10 +238,33 @@ class TcpServer:
             del inbox[:start]
             self._touch(connection)
 
+    def _go_on(self, connection: Connection) -> None:
+        """One more message of a transfer, where its reader keeps up: others get their turn between."""
+        if connection.stream is None or len(connection.outbox) >= AHEAD:
+            return
+        try:
+            message = next(connection.stream, None)
+        except Exception as error:
+            self._cells[TCP_RAISED] += 1
+            self._complain("transferring", error)
+            connection.stream = None
+            raise ConnectionError from error  # half a zone must not look like one
+        if message is not None:
+            connection.outbox += len(message).to_bytes(2, "big") + message
+            return
+        connection.stream = None
+        if connection.outbox:
+            connection.waiting += 1
+        else:
+            self._cells[TCP_REPLIED] += 1
+
     def _reply(self, connection: Connection, message: bytes) -> None:
         cells = self._cells
         cells[TCP_RECEIVED] += 1
         try:
+            connection.stream = self._transfer(message, connection.client, self._clock.now)
+            if connection.stream is not None:
+                return
             reply = self._respond(message, connection.client, "tcp", self._clock.now)
             if reply is None:
                 cells[TCP_SILENT] += 1
@@ -263,8 +294,9 @@ class TcpServer:
             self._touch(connection)
 
     def _watch(self, connection: Connection) -> None:
-        reading = not connection.ended and len(connection.outbox) < self._limits.unsent
-        wanted = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if connection.outbox else 0)
+        writing = bool(connection.outbox or connection.stream)
+        reading = not connection.ended and not connection.stream and len(connection.outbox) < self._limits.unsent
+        wanted = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if writing else 0)
         if wanted != connection.watched:
             connection.watched = wanted
             self._epoll.modify(connection.sock.fileno(), wanted)
@@ -284,7 +316,7 @@ class TcpServer:
             self._close(oldest)
 
     def _close(self, connection: Connection) -> None:
-        self._cells[TCP_UNSENT] += connection.waiting
+        self._cells[TCP_UNSENT] += connection.waiting + (connection.stream is not None)
         descriptor, crowd = connection.sock.fileno(), _crowd(connection.client)
         del self._connections[descriptor]
         del self._clients[crowd][descriptor]

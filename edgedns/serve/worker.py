@@ -225,7 +225,9 @@ class Service:
         look = getattr(responder, "look", None) if getattr(responder, "engine", "") == "native" else None
         self._udp = [sock for sock in found if sock.type == socket.SOCK_DGRAM]
         listeners = [sock for sock in found if sock.type == socket.SOCK_STREAM]
-        self._tcp = tcp.TcpServer(listeners, respond, clock, cells, complain, tcp.Limits(idle=tcp_idle))
+        self._tcp = tcp.TcpServer(
+            *(listeners, respond, clock, cells, complain, tcp.Limits(idle=tcp_idle)), getattr(responder, "transfer", None)
+        )
         self._leaves = [threading.Event() for _ in self._udp]
         self._threads = [
             threading.Thread(

@@ -48,7 +48,7 @@ def test_4_22_not_supported(either: Client) -> None:
 def test_4_19_prohibited(ask: Client) -> None:
     """Section 4.19, code 18: "An authoritative server or recursive resolver that receives a query from an "unauthorized" client
     can annotate its REFUSED message with this code."."""
-    reply = ask.over("tcp")("@", "AXFR", edns=0)
+    reply = ask.over("tcp")("corners.example.", "AXFR", edns=0)
     assert (rcode(reply), code(reply)) == ("REFUSED", 18)
 
 

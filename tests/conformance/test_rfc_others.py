@@ -94,5 +94,5 @@ def test_9471_3_1_glue_is_complete_or_tc(ask: Client) -> None:
 def test_5936_2_2_transfers_are_refused_here(ask: Client) -> None:
     """RFC 5936 section 2.2: a server that won't transfer to this client says so."""
     for rtype in ("AXFR", "IXFR"):
-        query = question("@", rtype)
+        query = question("corners.example.", rtype)
         assert rcode(ask.over("tcp").send(query)) in ("REFUSED", "NOTAUTH")

@@ -38,6 +38,22 @@ def receive(sock: socket.socket, count: int) -> list[bytes]:
     return messages
 
 
+MADE = [0]
+
+
+def transfer(message: bytes, client: bytes, now: float) -> Iterator[bytes] | None:
+    """For `transfer N` so many messages, or with `raise` that many and a failure."""
+    word, *more = message.split()[:3] or [b""]
+    return numbered(int(more[0]), b"raise" in more) if word == b"transfer" else None
+
+
+def numbered(count: int, fails: bool) -> Iterator[bytes]:
+    for MADE[0] in range(count):
+        yield bytes(16000)
+    if fails:
+        raise ValueError("as asked")
+
+
 class Served:
     def __init__(self, host: str, limits: Limits) -> None:
         listener = tcp.open_listener(Address(host, 0))
@@ -45,7 +61,7 @@ class Served:
         self.cells = metrics.Counters().cells
         self.lines: list[str] = []
         complain = Complaints("test", self.lines.append)
-        self.server = TcpServer([listener], Echo("/nowhere").respond, Clock(), self.cells, complain, limits)
+        self.server = TcpServer([listener], Echo("/nowhere").respond, Clock(), self.cells, complain, limits, transfer)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
 
@@ -256,6 +272,38 @@ def test_resets_disturb_nobody(serve: Serve) -> None:
         sock.sendall(framed(b"large", b"large"))
         sock.close()
     assert served.ask(b"hello") == [b"hello"]
+
+
+def test_a_transfer_is_sent_message_by_message_and_what_is_behind_it_waits(serve: Serve) -> None:
+    """Also to a client that sends no more."""
+    served = serve()
+    with served.connect() as sock:
+        sock.sendall(framed(b"before", b"transfer 40", b"behind"))
+        sock.shutdown(socket.SHUT_WR)
+        found = receive(sock, 43)
+    assert [len(message) for message in found] == [6, *[16000] * 40, 6]
+    served.until(metrics.TCP_REPLIED, 3)
+    assert served.counts() == [3, 3, 0, 0, 0]
+
+
+def test_a_transfer_that_fails_half_way_does_not_look_whole(serve: Serve) -> None:
+    served = serve()
+    with served.connect() as sock:
+        sock.sendall(framed(b"transfer 2 raise", b"behind"))
+        assert len(receive(sock, 4)) <= 2
+    served.until(metrics.TCP_RAISED, 1)
+    assert served.counts() == [1, 0, 0, 1, 0]
+
+
+def test_a_transfer_that_nobody_reads_is_made_no_further(serve: Serve) -> None:
+    served = serve(idle=0.4)
+    with served.connect() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(framed(b"transfer 100000"))
+        assert served.ask(b"other") == [b"other"]
+        served.until(metrics.TCP_IDLE_CLOSED, 1)
+    assert MADE[0] < 1000
+    assert served.counts() == [2, 1, 0, 0, 1]
 
 
 def test_no_client_holds_up_another_for_long(serve: Serve) -> None:
