@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from . import wide
 from .asn import AsnTable
-from .ranges import Ranges, owners
+from .ranges import Ranges, overlaid
 from .wide import Wide
 
 Floats = NDArray[np.float64]
@@ -38,10 +38,7 @@ def differences(before: AsnTable, after: AsnTable) -> tuple[Difference, Differen
 
 
 def _difference(family: int, before: Ranges, after: Ranges) -> Difference:
-    bounds = wide.joined(before.start, wide.plus_one(before.end), after.start, wide.plus_one(after.end))
-    points, rank = wide.ranked(bounds)
-    start, stop, other_start, other_stop = np.split(rank, np.cumsum([len(before.asn)] * 2 + [len(after.asn)]))
-    was, now = owners(start, stop, len(points.lo)), owners(other_start, other_stop, len(points.lo))
+    points, was, now = overlaid(before, after)
     asn, asn_now = (np.append(side.asn, np.uint32(0))[row] for side, row in ((before, was), (after, now)))
     named, named_now = (np.append(side.country != b"", False)[row] for side, row in ((before, was), (after, now)))
     size = _sizes(points)

@@ -91,15 +91,18 @@ def owners(start: NDArray[np.intp], stop: NDArray[np.intp], count: int) -> NDArr
     return np.where(here < np.append(stop, 0)[row], row, -1)
 
 
+def overlaid(one: Ranges, other: Ranges) -> tuple[Wide, NDArray[np.intp], NDArray[np.intp]]:
+    """Two disjoint tables cut alike: the points where either changes, and whose rows hold from each on (-1: none)."""
+    points, rank = wide.ranked(wide.joined(one.start, wide.plus_one(one.end), other.start, wide.plus_one(other.end)))
+    start, stop, other_start, other_stop = np.split(rank, np.cumsum([len(one.asn)] * 2 + [len(other.asn)]))
+    return points, owners(start, stop, len(points.lo)), owners(other_start, other_stop, len(points.lo))
+
+
 def with_countries(table: Ranges, countries: Ranges) -> Ranges:
     """`table` cut where the country changes, both disjoint; where `countries` is silent, the country is empty."""
     if not len(table.asn):
         return table
-    bounds = wide.joined(table.start, wide.plus_one(table.end), countries.start, wide.plus_one(countries.end))
-    points, rank = wide.ranked(bounds)
-    sizes = np.cumsum([len(table.asn)] * 2 + [len(countries.asn)])
-    start, stop, country_start, country_stop = np.split(rank, sizes)
-    row, country_row = owners(start, stop, len(points.lo)), owners(country_start, country_stop, len(points.lo))
+    points, row, country_row = overlaid(table, countries)
     end = wide.minus(wide.joined(points.take(slice(1, None)), wide.from_ints([0])), wide.from_ints([1]))
     named = np.append(countries.country, np.zeros(1, "S2"))  # taken by row -1: nobody says
     return disjoint(Ranges(points, end, table.asn[row], named[country_row]).take(row >= 0))
