@@ -163,7 +163,7 @@ class Server:
     def _end(self) -> None:
         """Workers end with us, unless we begin anew. What systemd keeps for us goes on waiting there."""
         if self.renewing:
-            self.workers.pass_on_log()
+            self.workers.hand_on()
             return
         systemd.notify("STOPPING=1")
         self.workers.stop(keep=systemd.is_there())

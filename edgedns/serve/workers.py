@@ -14,7 +14,6 @@ import fcntl
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +25,7 @@ from edgedns import __version__, metrics
 from edgedns.config import Address
 from edgedns.errors import EdgednsError
 from edgedns.serve import handover, sockets, udp, worker
+from edgedns.serve.forks import Forks
 from edgedns.serve.sockets import Berth, Held
 from edgedns.serve.worker import listen_sentence, read_status, start_ticks
 
@@ -47,7 +47,7 @@ class Worker:
     slot: int
     pid: int = 0
     ticks: int = 0
-    child: subprocess.Popen[bytes] | None = None  # None: adopted
+    fresh: bool = False  # started by us, not found
     ready: bool = False
     started: float = 0.0  # CLOCK_MONOTONIC
     due: float = 0.0
@@ -55,10 +55,8 @@ class Worker:
     berth: Berth = field(default_factory=list)
 
     def is_alive(self) -> bool:
-        if self.child:
-            return self.child.poll() is None
-        with contextlib.suppress(ChildProcessError, ProcessLookupError):
-            if self.pid:  # ours still, if we started it before we began anew: then nobody else takes it from the table
+        if self.pid:
+            with contextlib.suppress(ChildProcessError):  # an orphan's next of kin may be we: process 1 of a container
                 os.waitpid(self.pid, os.WNOHANG)
         return bool(self.pid) and start_ticks(self.pid) == self.ticks
 
@@ -101,6 +99,7 @@ class Workers:
         self._workers: list[Worker] = []
         self._going: list[Worker] = []  # others have taken their place
         self._surplus: list[Held] = []
+        self._template: Forks | None = None
         self._before: set[int] = set()  # the numbers of the sockets that were there before us
         self._settings: list[str] = []
         self._lock: int | None = None
@@ -215,17 +214,20 @@ class Workers:
 
     def _end_fresh(self) -> None:
         """End those that were started, and the sockets that are theirs alone."""
-        fresh = [one for one in self._workers if one.child]
+        fresh = [one for one in self._workers if one.fresh]
         sockets.retire(held for one in fresh for held in one.berth if held.number not in self._before)
         _end(fresh, 2.0)
+
+    def hand_on(self) -> None:
+        """As `leave`, for this process' next incarnation: our sockets stay open, and what else there is ends with the image."""
+        self.pass_on_log()
+        self._drop_template()
 
     def leave(self) -> None:
         """Let go of the workers, which go on answering, for another control process to take over."""
         self.pass_on_log()
-        for one in self._workers:
-            if one.child:
-                one.child.returncode = 0  # no longer ours to wait for
         self._forget(self._workers)
+        self._drop_template()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -287,7 +289,7 @@ class Workers:
         found = []
         for status in alive:
             berth = self._ask(status.slot, known)
-            found.append(Worker(status.slot, status.pid, status.ticks, None, status.ready, berth=berth))
+            found.append(Worker(status.slot, status.pid, status.ticks, ready=status.ready, berth=berth))
         read = {one.number for each in found for one in each.berth}
         self._given = [one for one in self._given if one.number not in read]
         return found
@@ -317,31 +319,38 @@ class Workers:
         raise WorkersError(f"no port of {address.host} is free for both UDP and TCP")
 
     def _spawn(self, one: Worker) -> None:
-        """Start a fresh interpreter in the slot; in a session of its own, so that Ctrl-C reaches the control process only."""
+        """Start a worker in the slot, with its sockets."""
         self._clear(one.slot)
-        one.ready, one.started, one.due = False, time.monotonic(), 0.0
-        numbers = [held.sock.fileno() for held in one.berth]
-        passed = f"--sockets={','.join(map(str, numbers))}"
+        one.ready, one.fresh, one.started, one.due = False, True, time.monotonic(), 0.0
         try:
-            one.child = subprocess.Popen(
-                [self._python, "-P", "-m", "edgedns.serve.worker", f"--slot={one.slot}", passed, *self._settings],
-                pass_fds=numbers,
-                stdin=subprocess.DEVNULL,
-                stdout=self._logfile,
-                stderr=self._logfile,
-                start_new_session=True,
-                # One allocator arena: threads take turns anyway, and each arena costs memory.
-                env={"MALLOC_ARENA_MAX": "1", **os.environ},
-            )
+            one.pid = self._fork([f"--slot={one.slot}", *self._settings], [held.sock.fileno() for held in one.berth])
         except OSError as error:
             self._log(f"worker {one.slot} can't be started: {error}")
             self._delay(one)
             return
-        one.pid = one.child.pid
         one.ticks = start_ticks(one.pid)
 
+    def _fork(self, arguments: Sequence[str], numbers: Sequence[int]) -> int:
+        """The process id of a new worker. The process that it is forked from is started where there is none, or no more."""
+        if self._template is not None:
+            try:
+                return self._template.fork(arguments, numbers)
+            except OSError:
+                self._drop_template()
+        self._template = Forks(self._python, self._state, self._responder, self._logfile)
+        try:
+            return self._template.fork(arguments, numbers)
+        except OSError:
+            self._drop_template()
+            raise
+
+    def _drop_template(self) -> None:
+        if self._template is not None:
+            self._template.close()
+            self._template = None
+
     def _mourn(self, one: Worker, now: float) -> None:
-        code = one.child.returncode if one.child else None
+        code = self._template.ended().pop(one.pid, None) if self._template else None
         how = "" if code is None else f" (killed by signal {-code})" if code < 0 else f" (exit {code})"
         if one.ready:
             self._log(f"worker {one.slot}, process {one.pid}, ended{how}; starting another")
@@ -349,7 +358,7 @@ class Workers:
         else:
             self._log(f"worker {one.slot} did not start{how}: {self._reason(one)}")
             self._delay(one)
-        one.pid, one.child, one.ready = 0, None, False
+        one.pid, one.ready = 0, False
 
     def _delay(self, one: Worker) -> None:
         one.failures += 1
@@ -377,6 +386,7 @@ class Workers:
         while not all(one.ready for one in self._workers):
             for one in self._workers:
                 if not one.is_alive():
+                    self.pass_on_log()
                     raise WorkersError(self._reason(one))
                 self._look_at(one, time.monotonic())
             if time.monotonic() > until:

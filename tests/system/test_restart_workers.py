@@ -16,6 +16,7 @@ from test_workers import LOOPBACK, Make, ask, ask_tcp, lines, make, poll_until
 
 from edgedns.config import Address
 from edgedns.serve import handover, sockets
+from edgedns.serve.worker import start_ticks
 from edgedns.serve.workers import Workers
 
 __all__ = ["lines", "make"]
@@ -186,6 +187,32 @@ def test_sockets_that_were_passed_are_shared_by_all(make: Make) -> None:
             assert sock.recv(100) == b"hello"
 
 
+def template_of(workers: Workers) -> int:
+    assert workers._template is not None
+    return workers._template._process.pid
+
+
+def test_workers_do_not_need_what_they_were_forked_from(make: Make) -> None:
+    workers = make(2)
+    workers.start()
+    before = workers.pids
+    os.kill(template_of(workers), signal.SIGKILL)
+    poll_until(workers, lambda: True)
+    assert workers.pids == before
+    kill(workers)
+    poll_until(workers, lambda: len(workers.pids) == 2)
+    assert ask(workers.listen[0], b"hello") == b"hello"
+
+
+def test_what_workers_are_forked_from_ends_with_the_control_process(make: Make) -> None:
+    workers = make()
+    workers.start()
+    template = template_of(workers)
+    workers.leave()
+    assert start_ticks(template) == 0
+    assert ask(workers.listen[0], b"hello") == b"hello"
+
+
 def files(run: Path) -> list[str]:
     return sorted(path.name for path in run.iterdir())
 
@@ -200,16 +227,19 @@ def resident(pid: int) -> int:
     "times", [5, pytest.param(100, marks=[pytest.mark.long, pytest.mark.serial, pytest.mark.timeout(900)])]
 )
 def test_a_killed_worker_is_back_and_nothing_leaks(make: Make, tmp_path: Path, times: int) -> None:
-    """Under 200 queries a second, each from a port of its own: none is lost, and the longest wait is told."""
+    """Under 800 queries a second, each from a port of its own: lost is at most what the killed one had just taken."""
     workers = make(2)
     workers.start()
-    address, stop, waits = workers.listen[0], threading.Event(), []
+    address, stop, waits, lost = workers.listen[0], threading.Event(), [], []
 
     def load() -> None:
         while not stop.wait(0.005):
             begun = time.monotonic()
-            assert ask(address, b"hello", 5.0) == b"hello"
-            waits.append(time.monotonic() - begun)
+            try:
+                assert ask(address, b"hello", 5.0) == b"hello"
+                waits.append(time.monotonic() - begun)
+            except TimeoutError as error:
+                lost.append(error)
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
@@ -227,8 +257,9 @@ def test_a_killed_worker_is_back_and_nothing_leaks(make: Make, tmp_path: Path, t
         thread.join()
     after = len(os.listdir("/proc/self/fd")), resident(os.getpid()), files(tmp_path / "run")
     assert slowest < 1.0 * 3
-    assert max(waits) < 1.0 * 3, "a query waits for the worker that comes, and is not lost"
+    assert max(waits) < 1.0 * 3, "a query waits for the worker that comes"
+    assert len(lost) <= 1 + times // 10
     assert after[2] == before[2]
     assert after[0] <= before[0] + 4  # the threads' own
     assert after[1] < before[1] + 2000
-    print(f"{times} kills: back within {slowest:.2f} s, longest wait of {len(waits)} queries {max(waits):.2f} s")
+    print(f"{times} kills: back in {slowest:.2f} s; of {len(waits)} queries {len(lost)} lost, longest wait {max(waits):.2f} s")

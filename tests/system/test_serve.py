@@ -226,7 +226,7 @@ def test_orders_survive_a_restart_and_end_without_the_control_process(fresh: Ser
 @pytest.mark.serial
 def test_a_restart_answers_from_what_was_published_while_inputs_are_read(tmp_path: Path) -> None:
     """With the real table and rules: the first answer within a second of the start, the same as before."""
-    server = Server(tmp_path, RULES)
+    server = Server(tmp_path, RULES, workers=2)
     try:
         server.start()  # it makes the published files; on an idle machine within 5 s
         before = server.addresses("www.cdn.example.net", of="8.8.8.0/24")
@@ -242,8 +242,16 @@ def test_a_restart_answers_from_what_was_published_while_inputs_are_read(tmp_pat
                 time.sleep(0.01)
         assert time.monotonic() - begun < 1 * SLACK
         server.wait_for("serving 127")
+        for pid in server.worker_pids():
+            assert own_memory(pid) <= 10_000, "a further worker costs 10 MB at most: the tables are shared"
     finally:
         server.clean_up()
+
+
+def own_memory(pid: int) -> int:
+    """Kilobytes that no other process shares."""
+    rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(row.split()[1]) for row in rows if row.startswith("Private_"))
 
 
 def test_an_end_by_signal_ends_the_workers_too(fresh: Server) -> None:

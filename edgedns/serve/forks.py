@@ -1,0 +1,78 @@
+"""The control process' side of the process that workers are forked from (serve/template.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from edgedns.serve.template import MESSAGE
+
+PATIENCE = 20.0
+
+
+class Forks:
+    """The control process' side. OSError where it can't be started, or ended by itself."""
+
+    def __init__(self, python: str, state: Path, responder: str, log: IO[bytes] | None) -> None:
+        """`log` gets what it and the workers say."""
+        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sock.settimeout(PATIENCE)
+        self._ended: dict[int, int] = {}
+        module = responder.partition(":")[0]
+        command = [python, "-P", "-m", "edgedns.serve.template", f"--socket={theirs.fileno()}", f"--import={module}"]
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [*command, f"--state={state}"],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C is for the control process only
+                    # One allocator arena: threads take turns anyway, and each arena costs memory.
+                    env={"MALLOC_ARENA_MAX": "1", **os.environ},
+                )
+        except OSError:
+            self._sock.close()
+            raise
+
+    def fork(self, arguments: Sequence[str], sockets: Sequence[int]) -> int:
+        """The process id of a new worker; its sockets are passed under numbers of their own."""
+        socket.send_fds(self._sock, [json.dumps(list(arguments)).encode()], sockets)
+        while True:
+            kind, pid, code = self._receive()
+            if kind == "born":
+                return pid
+            self._ended[pid] = code
+
+    def ended(self) -> dict[int, int]:
+        """Exit codes by process id of those that ended until now, negative for a signal; never blocks."""
+        self._sock.setblocking(False)
+        with contextlib.suppress(OSError):
+            while True:
+                _, pid, code = self._receive()
+                self._ended[pid] = code
+        self._sock.settimeout(PATIENCE)
+        return self._ended
+
+    def _receive(self) -> tuple[str, int, int]:
+        message = self._sock.recv(MESSAGE)
+        if not message:
+            raise ConnectionResetError("the process that workers are forked from ended")
+        kind, pid, code = json.loads(message)
+        return kind, pid, code
+
+    def close(self) -> None:
+        """End it, and nobody else."""
+        self._sock.close()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
