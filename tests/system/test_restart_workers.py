@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_workers import LOOPBACK, Make, ask, ask_tcp, lines, make, poll_until
+from test_workers import LOOPBACK, Make, ask, ask_tcp, lines, make, poll_until, until_replaced
 
 from edgedns.config import Address
 from edgedns.serve import handover, sockets
@@ -227,7 +227,7 @@ def resident(pid: int) -> int:
     "times", [5, pytest.param(100, marks=[pytest.mark.long, pytest.mark.serial, pytest.mark.timeout(900)])]
 )
 def test_a_killed_worker_is_back_and_nothing_leaks(make: Make, tmp_path: Path, times: int) -> None:
-    """Under 800 queries a second, each from a port of its own: lost is at most what the killed one had just taken."""
+    """Under 800 queries a second, each from a port of its own. Of its share the killed one takes at most a few ms with it."""
     workers = make(2)
     workers.start()
     address, stop, waits, lost = workers.listen[0], threading.Event(), [], []
@@ -249,7 +249,7 @@ def test_a_killed_worker_is_back_and_nothing_leaks(make: Make, tmp_path: Path, t
         time.sleep(0.55)  # started again without delay only when it ran for a while
         victim = workers.pids[round_ % 2]
         os.kill(victim, signal.SIGKILL)
-        slowest = max(slowest, poll_until(workers, lambda v=victim: len(workers.pids) == 2 and v not in workers.pids))  # type: ignore[misc]
+        slowest = max(slowest, until_replaced(workers, victim))
         if round_ == 2:
             before = len(os.listdir("/proc/self/fd")), resident(os.getpid()), files(tmp_path / "run")
     stop.set()
@@ -258,7 +258,7 @@ def test_a_killed_worker_is_back_and_nothing_leaks(make: Make, tmp_path: Path, t
     after = len(os.listdir("/proc/self/fd")), resident(os.getpid()), files(tmp_path / "run")
     assert slowest < 1.0 * 3
     assert max(waits) < 1.0 * 3, "a query waits for the worker that comes"
-    assert len(lost) <= 1 + times // 10
+    assert len(lost) <= times, "one each: what the kernel had given it already"
     assert after[2] == before[2]
     assert after[0] <= before[0] + 4  # the threads' own
     assert after[1] < before[1] + 2000
