@@ -38,7 +38,8 @@ def test_4_1_the_alias_form_gets_the_target_s_records(either: Client) -> None:
 @pytest.mark.steered
 @pytest.mark.parametrize(("name", "subnet"), [("www", ""), ("alias", ""), ("@", ""), ("www", "198.51.100.0/24")])
 def test_steered_addresses_are_not_added(either: Client, name: str, subnet: str) -> None:
-    """They have a scope (RFC 7871), the HTTPS record has none: who wants them asks, and gets their own."""
+    """Section 4.4: "Authoritative servers MUST omit such records if they are not suitable for use by any stub resolvers that
+    set SOURCE PREFIX-LENGTH to zero.": who wants them asks, and gets their own."""
     reply = either(name, "HTTPS", subnet=subnet)
     assert not [text for text in texts(reply.additional) if " A " in text or " AAAA " in text]
 
@@ -65,7 +66,8 @@ def test_extra_addresses_never_set_tc(ask: Client) -> None:
 def test_4_1_a_target_that_only_a_wildcard_makes(either: Client) -> None:
     reply = either("at-wild", "HTTPS")
     assert texts(reply.answer) == ['at-wild HTTPS 1 any.wild alpn="h2"']
-    assert set(texts(reply.additional)) <= {"any.wild A 192.0.2.80"}
+    owners = {text.split()[0] for text in texts(reply.additional)}
+    assert owners - {"ns1", "ns2"} <= {"any.wild"}
 
 
 @pytest.mark.ours
@@ -77,5 +79,6 @@ def test_2_5_1_a_service_that_does_not_exist_has_no_address(either: Client) -> N
     """Section 2.5.1: "For AliasMode SVCB RRs, a TargetName of "." indicates that the service is not available or does not
     exist.": the owner's own addresses are not the service's."""
     reply = either("closed", "HTTPS")
-    assert (texts(reply.answer), reply.additional) == (["closed HTTPS 0 ."], [])
+    assert texts(reply.answer) == ["closed HTTPS 0 ."]
+    assert "closed A 192.0.2.106" not in texts(reply.additional)
     assert texts(either("closed").answer) == ["closed A 192.0.2.106"]
