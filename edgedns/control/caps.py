@@ -121,7 +121,8 @@ class CapsProblem:
         account = Account()
         for i, up in enumerate((self.up, *absences(self.up, providers))):
             limits = Limits(cap, demand.fixed_load(providers, up))
-            prices, splits, plan = plan_prices(decisions, rows, limits, list(providers), up, HEAVIEST_AHEAD if i else HEAVIEST)
+            heaviest = HEAVIEST_AHEAD if i else HEAVIEST
+            prices, splits, plan = plan_prices(decisions, rows, limits, list(providers), up, heaviest, ahead=i > 0)
             plans.append((prices, splits))
             account = account if i else self._account(prices, plan, cap, demand)
         return Solved(plans, account)

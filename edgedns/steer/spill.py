@@ -70,7 +70,8 @@ def costs(offered: Offer, arms: Sequence[str], up: frozenset[str]) -> tuple[Floa
     able[every, offered.first] |= ~able.any(axis=1)
     nearest = np.where(able, offered.rtt, np.inf).argmin(axis=1)
     second = np.where((offered.second >= 0) & able[every, offered.second], offered.second, nearest)
-    first = np.where(able[every, offered.first], offered.first, second)
+    stands_in = np.where(able[every, offered.first], offered.first, second)
+    first = np.where(able[every, offered.home], offered.home, stands_in)  # who is back serves again
     cost = np.maximum(offered.rtt - offered.rtt[every, first][:, None], 0.0)
     return np.where(able, cost, np.inf), np.asarray(first, dtype=np.int64)
 
@@ -92,12 +93,12 @@ def spilled(
     if plan is None:
         return kept
     cost, first = costs(offered, decided.arms, up)
-    shares, named = _placed(kept, offered, cost, plan, first)
+    shares, named = _placed(kept, offered, cost, plan, first, ahead=plan.up != plans[0].up)
     for arm in np.unique(offered.home[lost & ~named]).tolist():
         absent = prices_for(plans, left - {decided.arms[arm]})
         if absent is not None and absent.up != plan.up:
             mine = lost & ~named & (offered.home == arm)
-            shares[mine] = _placed(kept, offered, cost, absent, first)[0][mine]
+            shares[mine] = _placed(kept, offered, cost, absent, first, ahead=True)[0][mine]
     return _moved(kept, first, shares, before, now)
 
 
@@ -107,12 +108,17 @@ def _mostly(lost: Bools, home: Ints, arms: int) -> Bools:
     return np.asarray(down * 2 > whole, dtype=np.bool_)
 
 
-def _placed(decided: ColumnDecisions, offered: Offer, cost: Floats, plan: Prices, first: Ints) -> tuple[Floats, Bools]:
-    """(each row's share by arm under a plan, whether the plan names it itself): where it does, among arms that can serve."""
+def _placed(
+    decided: ColumnDecisions, offered: Offer, cost: Floats, plan: Prices, first: Ints, ahead: bool
+) -> tuple[Floats, Bools]:
+    """(each row's share by arm under a plan, whether the plan names it itself): where it does, among arms that can serve.
+
+    ahead: the plan was solved ahead, when nobody could know who would serve by now; so that doesn't count.
+    """
     chosen = first
     if plan.ms:
         prices = np.array([plan.ms.get(name, 0.0) for name in decided.arms])
-        chosen = cheapest(cost + staying(cost.shape, offered.served), prices)
+        chosen = cheapest(cost if ahead else cost + staying(cost.shape, offered.served), prices)
     shares, named = np.zeros(cost.shape), np.zeros(len(cost), dtype=np.bool_)
     shares[np.arange(len(cost)), chosen] = 1.0
     splits = decided.splits.get(plan.up)
@@ -192,11 +198,12 @@ def absences(up: frozenset[str], names: Iterable[str]) -> Iterator[frozenset[str
 
 def plan_prices(
     decisions: Decisions, demand: Mapping[Column, Floats], limits: Limits, names: Sequence[str], up: frozenset[str],
-    heaviest: int,
+    heaviest: int, ahead: bool = False,
 ) -> tuple[Prices, dict[Column, Splits], Plan]:  # fmt: skip
     """Prices, and rows that they alone don't put right, for these providers being up.
 
-    demand[column][row] as in the column's offer; `limits` by provider in the order of `names`. CapsUnsolved.
+    demand[column][row] as in the column's offer; `limits` by provider in the order of `names`. ahead: they are not what is up
+    now, so that moving costs nothing: who will serve until then is not known. CapsUnsolved.
     """
     columns = [column for column, decided in decisions.columns.items() if decided.offer is not None and column in demand]
     parts = [_stacked(decisions.columns[column], names, up) for column in columns]
@@ -207,7 +214,7 @@ def plan_prices(
         nothing = np.zeros(0, dtype=np.int64)
         free = Plan(np.zeros(len(names)), first, nothing, cost[:0], load, np.zeros(len(names)), HEADROOM)
         return Prices(tuple(sorted(up)), {}), _splits(decisions, columns, names, free), free
-    plan = solve(weight, cost, limits, served, heaviest=heaviest)
+    plan = solve(weight, cost, limits, np.full(len(served), -1) if ahead else served, heaviest=heaviest)
     ms = {name: round(float(price), 6) for name, price in zip(names, plan.prices, strict=True)}
     return Prices(tuple(sorted(up)), ms), _splits(decisions, columns, names, plan), plan
 

@@ -130,7 +130,8 @@ class Node:
         wanted = [up, *absences(up, self.names)]
         made = only_plans(self.decisions, wanted)
         for i, one in enumerate(wanted):
-            prices, splits, _ = plan_prices(made, {self.column: np.array([*own, 0.0])}, limits, self.names, one, 5000)
+            demand = {self.column: np.array([*own, 0.0])}
+            prices, splits, _ = plan_prices(made, demand, limits, self.names, one, 5000, ahead=i > 0)
             made = with_plan(made, prices, splits, first=i == 0)
         self.decisions = made
         self.decide()

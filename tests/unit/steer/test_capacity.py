@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
+from scipy.optimize import linprog
 
 from edgedns.model import Capacity, NetworkKey, Provider, Reason, RttSample, Wan
 from edgedns.steer.capacity import HEADROOM, Limits, Prices, cheapest, solve
@@ -120,19 +122,32 @@ def planetlab():
     return total / count
 
 
-def test_caps_of_real_networks_at_a_twentieth_over_the_fair_share():
-    """Zipf demand; at an exponent of 1 one network alone has more than a fair share, which costs more however solved."""
-    rtt = planetlab()
-    for exponent, most in ((0.6, 0.005), (0.8, 0.02)):
-        extra = []
-        for seed in range(9):
-            demand = np.random.default_rng(seed).permutation(1.0 / np.arange(1, len(rtt) + 1) ** exponent)
-            cap = np.full(8, 1.05 * demand.sum() / 8)
-            plan = plan_of(demand, rtt - rtt.min(axis=1, keepdims=True), cap, current=rtt.argmin(axis=1))
-            assert (plan.load <= cap).all()
-            assert demand @ plan.matrix() == pytest.approx(plan.load)
-            extra.append((demand[:, None] * plan.matrix() * rtt).sum() / (demand * rtt.min(axis=1)).sum() - 1)
-        assert np.median(extra) <= most
+def least_cost(demand, rtt, cap):
+    """What the linear program itself makes of it: no assignment that keeps to these caps has a lower mean RTT."""
+    rows, arms = rtt.shape
+    found = linprog(
+        (demand[:, None] * rtt).ravel(),
+        A_ub=sparse.kron(demand[None, :], sparse.eye(arms)), b_ub=cap,
+        A_eq=sparse.kron(sparse.eye(rows), np.ones((1, arms))), b_eq=np.ones(rows),
+        method="highs",
+    )  # fmt: skip
+    assert found.status == 0
+    return found.fun
+
+
+@pytest.mark.parametrize(("exponent", "most"), [(0.6, 0.02), (0.8, 0.02), (1.0, INF)])
+def test_caps_of_real_networks_at_a_twentieth_over_the_fair_share(exponent, most):
+    """Zipf demand. At an exponent of 1 one network alone has more than a fair share: no way is within 2 % of uncapped."""
+    rtt, over = planetlab(), []
+    for seed in range(5):
+        demand = np.random.default_rng(seed).permutation(1.0 / np.arange(1, len(rtt) + 1) ** exponent)
+        cap, free = np.full(8, 1.05 * demand.sum() / 8), demand @ rtt.min(axis=1)
+        plan = plan_of(demand, rtt - rtt.min(axis=1, keepdims=True), cap, current=rtt.argmin(axis=1))
+        assert (plan.load <= cap).all()
+        assert demand @ plan.matrix() == pytest.approx(plan.load)
+        over.append((demand[:, None] * plan.matrix() * rtt).sum() / free - 1)
+        assert over[-1] <= least_cost(demand, rtt, cap) / free - 1 + 0.004
+    assert np.median(over) <= most
 
 
 # -- in decide()
@@ -175,7 +190,7 @@ class Node:
         assert len(own) == len(keys)
         limits = Limits(np.array([cap.get(name, INF) for name in NAMES], float), np.zeros(3))
         for i, what in enumerate([up, *(absences(up, NAMES) if ahead else ())]):
-            prices, splits, plan = plan_prices(self.decisions, {COLUMN: own}, limits, NAMES, what, 5000)
+            prices, splits, plan = plan_prices(self.decisions, {COLUMN: own}, limits, NAMES, what, 5000, ahead=i > 0)
             self.decisions = with_plan(self.decisions, prices, splits, first=i == 0)
             self.plan = plan if i == 0 else self.plan
         return self.decide()
@@ -267,7 +282,8 @@ def test_an_absence_overloads_nobody_because_it_was_solved_beforehand():
     unready.states = {"alder": "down"}
     assert unready.decide().load()["birch"] > 11
     node.states = {}
-    assert node.decide().load()["alder"] == pytest.approx(12 * HEADROOM, abs=0.1)
+    assert 12 * HEADROOM - 1.1 < node.decide().load()["alder"] < 12 * HEADROOM + 0.1, "but for a near tie"
+    assert node.price({"alder": 12, "birch": 11, "cedar": 12}).load()["alder"] == pytest.approx(12 * HEADROOM, abs=0.1)
 
 
 def test_a_return_was_solved_beforehand_too():
