@@ -73,7 +73,7 @@ class PowerDnsGeoip(Peer):
 
 class PowerDnsLua(PowerDnsGeoip):
     name, title, rate = "pdns-lua", "PowerDNS Lua", 3000
-    note = "a Lua record with country(), the table as MMDB"
+    note = "a Lua record with country(), one Lua state for all queries, the table as MMDB"
 
     def configure(self) -> list[str]:
         write_mmdb(self.world, self.folder.parent / "table.mmdb")
@@ -81,5 +81,5 @@ class PowerDnsLua(PowerDnsGeoip):
         tests = "".join(f"if country('{code}') then return '{address}' end " for code, address in others)
         (self.folder / "zone").write_text(self.world.zone_text(f"LUA A \";{tests}return '{PROVIDERS[FIRST]}'\""))
         (self.folder / "bind.conf").write_text(f'zone "{ZONE}" {{ type master; file "{self.folder}/zone"; }};\n')
-        more = f"launch=bind,geoip\nbind-config={self.folder}/bind.conf\nenable-lua-records=yes\n"
+        more = f"launch=bind,geoip\nbind-config={self.folder}/bind.conf\nenable-lua-records=shared\n"
         return self._configure(more, "domains: []\n")

@@ -78,8 +78,9 @@ def chart(scores: Sequence[Score], mixes: Sequence[Load], path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="server CPU per query, microseconds: median, least and most of the rounds")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xticks([2, 5, 10, 20, 50, 100])
+    axes.set_xticks([2, 3, 5, 10, 20, 50])
     axes.grid(axis="x", alpha=0.25)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.set_xlim(left=1.5)
+    axes.legend(fontsize=8, loc="upper right")
     with rc_context({"svg.hashsalt": "edgedns"}):
         figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
