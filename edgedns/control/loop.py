@@ -11,17 +11,17 @@ from typing import Any
 from edgedns import metrics
 from edgedns.control.caps import Caps, CapsProblem, Solved, up_now
 from edgedns.control.inputs import Paths, Reader
-from edgedns.control.measured import Measured, restored, set_back
+from edgedns.control.measured import Measured, kept, kept_checks, kept_serials, restored, set_back
 from edgedns.control.orders import Orders
-from edgedns.control.plausible import moved_share, observed
+from edgedns.control.plausible import Weights, moved_share, observed
 from edgedns.control.schedule import Force, Scheduler, fresh_until
-from edgedns.control.uplift import Gained
+from edgedns.control.uplift import Gained, Losing
 from edgedns.engine import lookup
 from edgedns.engine.compile import atoms_file
 from edgedns.engine.explain import Evidence
 from edgedns.engine.moved import told
 from edgedns.engine.snapshot import Snapshot, View
-from edgedns.engine.world import Held, Inputs, Serial, World, held_to_tests, make_world
+from edgedns.engine.world import Held, Inputs, World, held_to_tests, make_world
 from edgedns.errors import EdgednsError, Problem, PublishRefused, SourceError
 from edgedns.model import Family, NetworkKey, Override, RuleSet, State
 from edgedns.probe.collector import Collector, Outcome
@@ -127,7 +127,7 @@ class Control:
         root = restored("root", self.publisher.last, self.log) or {}
         table = self._reader.first_table()
         read, good = self._reader.first_rules(now)
-        serials = _serials(root)
+        serials = kept_serials(root)
         rules = held_to_tests(read, self._inputs(table, read.rules), serials, now, None, good)
         world = make_world(rules, self._inputs(table, rules.loaded.rules), serials, now)
         self.force = self._resumed(world, root, now)
@@ -137,12 +137,12 @@ class Control:
 
     def _resumed(self, world: World, root: Mapping[str, Any], now: float) -> Force:
         """Table, decisions and detector of the last root, so that the same answers are given; nominal where there are none."""
-        self.measured.restore(self.store, lambda: _from(Health, self._stored(root, "health")), self.log)
+        self.measured.restore(self.store, lambda: kept(Health, self._stored(root, "health")), self.log)
         self.measured.keep_pace(world.rules.round)
-        self.checks = restored("checks", lambda: _checks(root), self.log) or Checks()
+        self.checks = restored("checks", lambda: kept_checks(root), self.log) or Checks()
         self.checks.follow(world.rules.providers)
-        table = restored("table", lambda: _from(WanTable, self._stored(root, "table")), self.log)
-        decisions = restored("decisions", lambda: _from(Decisions, self._stored(root, "decisions")), self.log)
+        table = restored("table", lambda: kept(WanTable, self._stored(root, "table")), self.log)
+        decisions = restored("decisions", lambda: kept(Decisions, self._stored(root, "decisions")), self.log)
         if table is not None and table.at > now + CLOCK_SKEW:
             self._refuse(f"the WAN table is dated {table.at - now:.0f} s in the future: check this machine's clock")
             table = None
@@ -309,7 +309,7 @@ class Control:
         self.gained.close_round(force, now)
         self.caps.observe(force, partial(self._view, now), self.run, self.registry, now)
         table = self.measured.close_round(list(self.world.rules.providers), now)
-        wished = self._decided(replace(force, table=table, taken_at=now), now) if table is not None else None
+        wished = self._wished(replace(force, table=table, taken_at=now), now) if table is not None else None
         if wished is None or not self._is_plausible(wished, now):
             wished = self._decided(force, now)  # failures are acted upon all the same
         self._adopt(wished, now)
@@ -354,9 +354,9 @@ class Control:
 
     def _facts(self, wished: Force) -> Facts:
         """What law 8 looks at; compared with the last table only while that is fresh, or nothing could ever come after it."""
-        force, rules, ground = self.force, self.world.rules, self.world.ground
+        force, rules = self.force, self.world.rules
         comparable = 0 <= wished.taken_at - force.taken_at < rules.fresh_for
-        weights = observed(metrics.read_networks(self.run, ground.key), ground.atoms) if comparable else None
+        weights = self._asked() if comparable else None
         return Facts(
             measured_at=wished.table.at,
             rows=len(wished.table.keys),
@@ -366,10 +366,21 @@ class Control:
             oldest=rules.fresh_for,
         )
 
+    def _asked(self) -> Weights | None:
+        """The networks that asked, and how often; None where they are too few to speak."""
+        ground = self.world.ground
+        return observed(metrics.read_networks(self.run, ground.key), ground.atoms)
+
+    def _wished(self, force: Force, now: float) -> Force:
+        """As `_decided`, from a new table and all else that is new with a round."""
+        return replace(force, decisions=self._decide(force, now, now, self._asked(), self.gained.losing))
+
     def _decided(self, force: Force, now: float) -> Force:
         return replace(force, decisions=self._decide(force, now, now))
 
-    def _decide(self, force: Force, now: float, at: float) -> Decisions:
+    def _decide(
+        self, force: Force, now: float, at: float, asked: Weights | None = None, losing: Losing | None = None
+    ) -> Decisions:
         """What follows now from a world and table, going on from the decisions in it; with drains as they are `at` a time."""
         rules, before = force.world.rules, force.decisions
         if before.table_at > now + CLOCK_SKEW:  # else no table would be newer until the clock has caught up
@@ -377,7 +388,9 @@ class Control:
         ttl = max((record.ttl for zone in rules.zones.values() for record in zone.records), default=0)
         columns, states = force.world.compiled.columns, self.orders.states(rules, at)
         health, failing = self.measured.health, self.checks.failing
-        return decide(columns, rules.providers, states, force.table, health, before, now, ttl, failing=failing)
+        return decide(
+            columns, rules.providers, states, force.table, health, before, now, ttl, failing=failing, asked=asked, losing=losing
+        )
 
     # -- publishing
 
@@ -455,15 +468,15 @@ class Control:
 
     def uplift(self, limit: int, now: float) -> dict[str, Any]:
         """What steering gains over nominal; `limit` networks a rule."""
-        ground = self.world.ground
-        return self.gained.told(self.force, observed(metrics.read_networks(self.run, ground.key), ground.atoms), limit, now)
+        return self.gained.told(self.force, self._asked(), limit, now)
 
     def evidence(self, now: float) -> Evidence:
         """What the published snapshot was decided from."""
         force = self.force
         rules, columns = force.world.rules, force.world.compiled.columns
         table, names = force.table, force.world.table.names
-        return Evidence(rules.providers, self.states(now), columns, table, self.measured.health, names, self.checks.failing)
+        health, failing = self.measured.health, self.checks.failing
+        return Evidence(rules.providers, self.states(now), columns, table, health, names, failing, force.decisions)
 
     # -- what the collector asks
 
@@ -481,22 +494,3 @@ class Control:
 
     def _knows_zone(self, name: str) -> bool:
         return name in self.world.rules.zones
-
-
-def _serials(root: Mapping[str, Any]) -> dict[str, Serial]:
-    """The zones' SOA serials as a root has them; none where it has nothing of the kind."""
-    try:
-        return {name: Serial(int(one["serial"]), str(one["digest"])) for name, one in root.get("zones", {}).items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return {}
-
-
-def _checks(root: Mapping[str, Any]) -> Checks:
-    try:
-        return Checks.from_json(root.get("checks") or [])
-    except ValueError as error:
-        raise SourceError(str(error)) from error
-
-
-def _from(kind: Any, sections: dict[str, Any] | None) -> Any:
-    return None if sections is None else kind.from_sections(sections)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from edgedns.errors import EdgednsError
+from edgedns.engine.world import Serial
+from edgedns.errors import EdgednsError, SourceError
 from edgedns.steer.batch import Batch
+from edgedns.steer.checks import Checks
 from edgedns.steer.decisions import Decisions
 from edgedns.steer.health import Health
 from edgedns.steer.rtt import RttStore
@@ -86,3 +88,24 @@ def restored(what: str, load: Callable[[], T | None], log: Callable[[str], None]
     except EdgednsError as error:
         log(f"{what}: {error}")
         return None
+
+
+def kept_serials(root: Mapping[str, Any]) -> dict[str, Serial]:
+    """The zones' SOA serials as a root has them; none where it has nothing of the kind."""
+    try:
+        return {name: Serial(int(one["serial"]), str(one["digest"])) for name, one in root.get("zones", {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def kept_checks(root: Mapping[str, Any]) -> Checks:
+    """The checks' state as a root has it; SourceError when it can't be read."""
+    try:
+        return Checks.from_json(root.get("checks") or [])
+    except ValueError as error:
+        raise SourceError(str(error)) from error
+
+
+def kept(kind: Any, sections: dict[str, Any] | None) -> Any:
+    """What `kind` wrote as sections; None where there are none."""
+    return None if sections is None else kind.from_sections(sections)

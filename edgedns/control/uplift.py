@@ -14,11 +14,13 @@ from edgedns.engine.moved import users_of_columns
 from edgedns.model import Wan
 from edgedns.steer.batch import Batch
 from edgedns.steer.decisions import Column, ColumnDecisions, Decisions
+from edgedns.steer.losing import losing
 from edgedns.steer.rows import Floats, Keys, key_of, lookup, nearest, pack, unpack
-from edgedns.steer.uplift import HALF_LIFE, NINETY, Gains, Interval, Uplift, choices, interval, is_worse
+from edgedns.steer.uplift import HALF_LIFE, NINETY, Gains, Interval, Uplift, choice_of, choices, interval, is_worse
 from edgedns.store.local import LocalStore
 
 FILE = "uplift"
+Losing = dict[Column, Keys]
 
 
 class Gained:
@@ -26,6 +28,7 @@ class Gained:
 
     def __init__(self, store: LocalStore, log: Callable[[str], None]) -> None:
         self.uplift = Uplift()
+        self.losing: Losing = {}  # as of the last round
         self._store = store
         self._log = log
 
@@ -46,7 +49,13 @@ class Gained:
         period = force.world.rules.round
         if self.uplift.round_seconds != period:  # what was counted in other rounds can't be gone on with
             self.uplift = Uplift(period)
-        self.uplift.close_round(force.decisions.columns, now)
+        columns = force.decisions.columns
+        self.uplift.close_round(columns, now)
+        self.losing = {
+            column: losing(self.uplift.gains(column), decided.off)
+            for column, decided in columns.items()
+            if isinstance(column.action, Wan)
+        }
 
     def told(self, force: Force, weights: Weights | None, limit: int, now: float) -> dict[str, Any]:
         """As `GET /v1/uplift` gives it, at most `limit` networks a rule, those with most weight first."""
@@ -100,9 +109,8 @@ def _told(found: Interval) -> dict[str, Any]:
 def _rows(gains: Gains, weight: Floats, decided: ColumnDecisions, force: Force, limit: int) -> list[dict[str, Any]]:
     """The heaviest networks; `provider` and `nominal` as they are given now, null where measurement chooses no other now."""
     order = np.argsort(-weight, kind="stable")[:limit]
-    row = nearest(gains.rows[order], decided.keys)
     pairs = [*choices(decided), ("", "")]
-    number = np.where(row >= 0, np.append(decided.ranking, 0)[row], len(pairs) - 1)
+    number = choice_of(decided, nearest(gains.rows[order], decided.keys))
     names, told = force.world.table.names, []
     for i, pair in zip(order.tolist(), number.tolist(), strict=True):
         key = key_of(gains.rows[i])

@@ -29,8 +29,9 @@ from edgedns.model import (
     Wan,
     Weighted,
 )
-from edgedns.steer.decisions import Column
+from edgedns.steer.decisions import Column, Decisions
 from edgedns.steer.health import Health
+from edgedns.steer.losing import is_off
 from edgedns.steer.wan import WanTable
 
 
@@ -48,6 +49,12 @@ class Evidence:
     health: Health
     names: Mapping[int, str]
     failing: Collection[tuple[str, Family]] = ()
+    decisions: Decisions | None = None
+
+    def is_off(self, column: Column, network: NetworkKey) -> bool:
+        """Steering lost for this network, and is switched off."""
+        decided = self.decisions.columns.get(column) if self.decisions else None
+        return decided is not None and is_off(decided, network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +119,7 @@ def _steering(choice: Choice, steered: Steered, evidence: Evidence, now: float) 
     }
 
 
-def _candidates(
-    choice: Choice, network: NetworkKey, column: Column, evidence: Evidence, now: float
-) -> list[dict[str, Any]]:
+def _candidates(choice: Choice, network: NetworkKey, column: Column, evidence: Evidence, now: float) -> list[dict[str, Any]]:
     """Every provider the rule could give: the ranking's first, then those that are out, each with why it lost."""
     named = _named(column.action)
     ordered = [name for name in choice.ranking if name in named or name == choice.provider]
@@ -154,7 +159,7 @@ def _candidate(
         "provider": name,
         "state": evidence.states.get(name, "up"),
         "health": health,
-        "lost_because": "" if name == choice.provider else _loss(name, choice, estimates, column, health, evidence),
+        "lost_because": "" if name == choice.provider else _loss(name, choice, network, estimates, column, health, evidence),
     }
     if estimate is not None:
         told |= {
@@ -172,7 +177,13 @@ def _candidate(
 
 
 def _loss(
-    name: str, choice: Choice, estimates: Mapping[str, Estimate], column: Column, health: str, evidence: Evidence
+    name: str,
+    choice: Choice,
+    network: NetworkKey,
+    estimates: Mapping[str, Estimate],
+    column: Column,
+    health: str,
+    evidence: Evidence,
 ) -> str:
     """Why this one was not given."""
     state = evidence.states.get(name, "up")
@@ -188,6 +199,8 @@ def _loss(
     if mine is not None and best is not None and choice.reason in (Reason.MEASURED, Reason.HELD, Reason.GUARDED):
         if mine.score <= best.score:
             return f"score {mine.score:+.2f} is not above {best.score:+.2f}"
+        if evidence.is_off(column, network):
+            return f"score {mine.score:+.2f} is above {best.score:+.2f}, but this network was slower by what steering chose"
         return f"score {mine.score:+.2f} is above {best.score:+.2f}, not by enough or not for long enough to move"
     if choice.reason is Reason.SPILLED and mine is not None and best is not None and mine.score > best.score:
         return f"score {mine.score:+.2f} is above {best.score:+.2f}, but others need its capacity more"

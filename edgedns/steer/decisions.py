@@ -71,7 +71,8 @@ class ColumnDecisions:
     A mapped network takes the nearest row at or above its own key. `default` is for networks that have none and for unmapped
     space; `nominal` holds once the snapshot is no longer fresh. `hold` is the switching state of each row of a wan
     column (provider numbers index `arms`), empty for other actions. Under caps, `splits` are the rows that each plan names
-    itself, by what it takes to be up, and `offer` what the next plan is made from (not stored).
+    itself, by what it takes to be up, and `offer` what the next plan is made from (not stored). `off` (sorted) are the rows
+    where steering was found to lose: they are given the nominal order, whatever `hold` says.
     """
 
     column: Column
@@ -85,6 +86,7 @@ class ColumnDecisions:
     hold: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, dtype=HOLD))
     splits: Mapping[tuple[str, ...], Splits] = field(default_factory=dict)
     offer: Offer | None = None
+    off: Keys = field(default_factory=lambda: np.zeros(0, dtype=KEY))
 
     @property
     def rows(self) -> Rows:
@@ -130,6 +132,7 @@ class Decisions:
         for i, column in enumerate(self.columns.values()):
             sections[f"{i}_keys"] = pack_keys(column.keys)
             sections[f"{i}_ranking"], sections[f"{i}_since"] = column.ranking, column.since
+            sections[f"{i}_off"] = pack_keys(column.off)
             sections.update({f"{i}_hold_{name}": column.hold[name].copy() for name in HOLD.names or ()})
             for j, plan in enumerate(self.plans):
                 if split := column.splits.get(plan.up):
@@ -248,6 +251,7 @@ def _column_decisions(plain: dict[str, Any], sections: Sections, i: int, plans: 
         column, _ranking(plain["default"]), _ranking(plain["nominal"]), keys, ranking, rankings,
         sections[f"{i}_since"].astype(np.float64), tuple(plain["arms"]), hold,
         _splits(sections, i, plans, len(plain["arms"])),
+        off=unpack_keys(sections[f"{i}_off"]) if f"{i}_off" in sections else np.zeros(0, dtype=KEY),
     )  # fmt: skip
 
 

@@ -14,11 +14,13 @@ from edgedns.steer.decisions import HOLD, Column, ColumnDecisions, Decisions, Ra
 from edgedns.steer.health import Health
 from edgedns.steer.hold import Evidence, Hold, Pace, step
 from edgedns.steer.holdout import held_out
-from edgedns.steer.rows import Bools, Floats, Ints, Keys, Rows, nearest, pack, parents, unpack
+from edgedns.steer.losing import switched_off
+from edgedns.steer.rows import KEY, Bools, Floats, Ints, Keys, Rows, nearest, pack, parents, unpack
 from edgedns.steer.spill import offer, spilled
 from edgedns.steer.wan import Grid, WanTable
 
 KEEP_SHARE = 0.6
+NO_KEYS: Keys = np.zeros(0, dtype=KEY)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,13 @@ class World:
     plans: tuple[Prices, ...] = ()
     asked: tuple[Rows, Ints] | None = None
     since: float = np.inf
+    losing: Mapping[Column, Keys] | None = None
+
+    def off(self, column: Column, before: ColumnDecisions | None) -> Keys:
+        """The networks of a column where steering is switched off: as last found, or as it was."""
+        if self.losing is not None:
+            return self.losing.get(column, NO_KEYS)
+        return before.off if before is not None else NO_KEYS
 
     def arms(self, names: Sequence[str], family: Family) -> tuple[str, ...]:
         """Those that have an address of the family; a name that is no provider is plain anycast's or nothing."""
@@ -76,20 +85,22 @@ def decide(
     pace: Pace | None = None,
     failing: Collection[tuple[str, Family]] = (),
     asked: tuple[Rows, Ints] | None = None,
+    losing: Mapping[Column, Keys] | None = None,
 ) -> Decisions:
     """What to answer in each column, going on from earlier decisions.
 
     `states` overrides a provider's declared state (drains); `failing` are those whose check fails, by family. Failures act
     at every call; measured moves only when `table` is of a later round than the one decided on last, so that calls between
     rounds do no harm. `asked` gives networks and their queries, by which the churn budget weighs rows; without it all weigh
-    the same.
+    the same. `losing` are, by column, the networks where steering is to be switched off (sorted keys); without it those that
+    are stay so.
     """
     before = decisions.columns if decisions else {}
     fresh = decisions is None or table.at > decisions.table_at
     pace = (pace or Pace()).at(now, ttl, fresh)
     plans = decisions.plans if decisions else ()
     since = 2 * decisions.table_at - table.at if decisions else np.inf
-    world = World(providers, states, table, health, now, pace, failing, plans, asked, since)
+    world = World(providers, states, table, health, now, pace, failing, plans, asked, since, losing)
     decided = {column: _decide_column(column, world, before.get(column) or _kin(column, before)) for column in columns}
     return Decisions(decided, table.at, now, plans)
 
@@ -206,7 +217,8 @@ def _decide_wan(column: Column, world: World, arms: tuple[str, ...], before: Col
     nominal = Ranking(declared, Reason.ALL_DOWN if opened else stands_in)
     before = before if before is not None and before.arms == arms else None
     pace = world.pace if before is not None else world.pace.at(world.now, world.pace.ttl, True)
-    keys, source = _wan_keys(column, world, arms, usable, before)
+    off = world.off(column, before)
+    keys, source = _wan_keys(column, world, arms, usable, before, off)
     evidence = _evidence(world, arms, usable, column.family, keys, source)
     hold, reasons = step(column.action, evidence, _held(before, keys, arms.index(usable[0])), pace)
     if opened:
@@ -214,7 +226,8 @@ def _decide_wan(column: Column, world: World, arms: tuple[str, ...], before: Col
     ranking, rankings = _rankings(arms, evidence.candidate, hold, reasons)
     since = _since(before, keys, hold["serving"].astype(np.int64), arms, world.now)
     decided = ColumnDecisions(column, default, nominal, keys, ranking, rankings, since, arms, hold)
-    return held_out(_under_caps(decided, world, evidence, before), column.action.holdout)
+    given = switched_off(_under_caps(decided, world, evidence, before), off, before, world.now)
+    return held_out(given, column.action.holdout)
 
 
 def _under_caps(decided: ColumnDecisions, world: World, evidence: Evidence, before: ColumnDecisions | None) -> ColumnDecisions:
@@ -229,11 +242,12 @@ def _under_caps(decided: ColumnDecisions, world: World, evidence: Evidence, befo
 
 
 def _wan_keys(
-    column: Column, world: World, arms: tuple[str, ...], usable: tuple[str, ...], before: ColumnDecisions | None
+    column: Column, world: World, arms: tuple[str, ...], usable: tuple[str, ...], before: ColumnDecisions | None, off: Keys
 ) -> tuple[Keys, Ints]:
     """The rows that decide for themselves, sorted, and for each the table's row that speaks for it (-1: none).
 
-    Rows with samples enough (a little fewer will do for a row that decided before), and rows where somebody is down.
+    Rows with samples enough (a little fewer will do for a row that decided before), rows where somebody is down, and those
+    of `off`.
     """
     assert isinstance(column.action, Wan)
     table = world.table
@@ -242,9 +256,9 @@ def _wan_keys(
     decides = np.flatnonzero((samples > 0) & (samples >= enough))
     core = table.keys[decides]
     failing = world.health.failing(usable, column.family)
-    if not len(failing):
+    if not len(failing) and not len(off):
         return core, decides
-    keys = np.union1d(core, failing)
+    keys = np.union1d(core, np.union1d(failing, off))
     nearest_core = nearest(unpack(keys), core)
     source = np.where(nearest_core >= 0, decides[nearest_core], -1) if len(core) else nearest_core
     return keys, source

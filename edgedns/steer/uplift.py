@@ -18,7 +18,7 @@ from edgedns.model import Wan
 from edgedns.steer.batch import MAX_MS, MIN_MS, Batch
 from edgedns.steer.decisions import Column, ColumnDecisions, Decisions, Ranking
 from edgedns.steer.holdout import MEASURED
-from edgedns.steer.rows import Bools, Floats, Ints, Rows, Sections, nearest, pack_json, unpack, unpack_json
+from edgedns.steer.rows import Bools, Floats, Ints, Rows, Sections, lookup, nearest, pack_json, unpack, unpack_json
 from edgedns.steer.rtt import BUCKETS, CELLS, PROVIDERS, Cells, RttStore, rtt_at
 
 HALF_LIFE = 3600.0
@@ -105,8 +105,20 @@ class Uplift:
 
 
 def choices(decided: ColumnDecisions) -> list[tuple[str, str]]:
-    """For each ranking (provider by measurement, nominal provider); two empty names where measurement chose no other."""
-    return [_choice(ranking, decided.arms) for ranking in decided.rankings]
+    """For each ranking (provider by measurement, nominal provider); two empty names where measurement chose no other.
+
+    As many follow for rows that are switched off, of whom the one by measurement stands second.
+    """
+    off = [(ranking.targets[1], ranking.targets[0]) if len(ranking.targets) > 1 else ("", "") for ranking in decided.rankings]
+    return [*(_choice(ranking, decided.arms) for ranking in decided.rankings), *off]
+
+
+def choice_of(decided: ColumnDecisions, row: Ints) -> Ints:
+    """Which of `choices` each row has; one past the last for row -1."""
+    count = len(decided.rankings)
+    off = lookup(decided.off, decided.keys) >= 0
+    number = np.append(decided.ranking.astype(np.int64) + count * off, 2 * count)
+    return np.asarray(number[row], dtype=np.int64)
 
 
 def _choice(ranking: Ranking, arms: Sequence[str]) -> tuple[str, str]:
@@ -120,8 +132,7 @@ def _roles(batch: Batch, decided: ColumnDecisions) -> Ints:
     """The role of each sample, -1 for none."""
     place = {name: i for i, name in enumerate(batch.providers)}
     pairs = [[place.get(name, -2) for name in pair] for pair in (*choices(decided), ("", ""))]
-    row = nearest(batch.rows, decided.keys)
-    number = np.where(row >= 0, np.append(decided.ranking, 0)[row], len(decided.rankings))
+    number = choice_of(decided, nearest(batch.rows, decided.keys))
     wanted = np.array(pairs, dtype=np.int64)[number][batch.row]
     mine = batch.family == decided.column.family
     hit = [mine & (batch.provider == wanted[:, role]) for role in range(2)]

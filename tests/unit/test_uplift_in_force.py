@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from edgedns import metrics
 from edgedns.control import Control, Paths
 from edgedns.dns import types
 from edgedns.dns.edns import ClientSubnet, Edns
 from edgedns.dns.message import Query
 from edgedns.engine.answer import answer
-from edgedns.model import Reason
+from edgedns.engine.explain import Question, explain
+from edgedns.metrics import NetworkCounts
+from edgedns.model import Prefix, Reason
+from edgedns.steer.decisions import moves
 from tests.small import ADDRESS, replace, samples, write_rules, write_table
 
 NOW = 1_790_000_000.0
@@ -22,12 +26,12 @@ RTTS: dict[str, float | None] = {"alder": 50.0, "birch": 30.0, "cedar": 60.0}
 LEVEL: dict[str, float | None] = {"alder": 30.0, "birch": 50.0, "cedar": 60.0}
 
 
-def start(top: Path, share: str) -> Control:
+def start(top: Path, share: str, now: float = NOW) -> Control:
     rules = write_rules(top / "rules")
     zone = rules / "example.net.yaml"
     replace(zone, zone.read_text().replace("min_samples: 1,", f"min_samples: 1, holdout: {share},"))
     control = Control(Paths(top / "state", rules, write_table(top / "table.tsv")), "node", lambda _: None)
-    control.start(NOW)
+    control.start(now)
     return control
 
 
@@ -35,6 +39,17 @@ def measure(control: Control, rounds: int, now: float = NOW) -> float:
     """Birch is faster than nominal alder in the first forty networks, alder itself in the others."""
     for _ in range(rounds):
         control.ingest(samples(now + 1, RTTS, range(40)) + b"\n" + samples(now + 1, LEVEL, range(40, 60)), now + 1)
+        now += 10
+        control.close_round(now)
+    return now
+
+
+def lure(control: Control, rounds: int, now: float) -> float:
+    """In the first five networks birch wins three times in five, and is 76 ms slower on average."""
+    for _ in range(rounds):
+        for i, birch in enumerate((10.0, 10.0, 300.0, 10.0, 300.0)):
+            body = samples(now + 1 + i, {**RTTS, "birch": birch}, range(5)) + b"\n" + samples(now + 1 + i, RTTS, range(5, 40))
+            control.ingest(body, now + 1 + i)
         now += 10
         control.close_round(now)
     return now
@@ -79,3 +94,53 @@ def test_what_it_gains(tmp_path: Path) -> None:
     again = start(tmp_path, "10%")
     kept = next(one for one in again.uplift(5, now)["columns"] if one["rules"] == ["www/measured A"])
     assert kept["moved"] == column["moved"]
+
+
+def answers(control: Control, network: int, at: float) -> set[tuple[str, Reason | None]]:
+    return {(address, reason) for address, reason, _ in given(control, network, at)}
+
+
+def test_where_it_loses_it_is_switched_off_and_says_so(tmp_path: Path) -> None:
+    control = start(tmp_path, "0")
+    now = lure(control, 2, NOW)
+    assert answers(control, 3, now) == answers(control, 7, now) == {(ADDRESS["birch"], Reason.MEASURED)}
+    now = lure(control, 12, now)
+    off, on = {(ADDRESS["alder"], Reason.GUARDED)}, {(ADDRESS["birch"], Reason.MEASURED)}
+    assert answers(control, 3, now) == off
+    assert answers(control, 7, now) == on
+    subnet = Prefix(4, bytes((10, 3, 1, 0)), 24)
+    told = explain(control.snapshot(), Question(WWW, types.A, bytes((127, 0, 0, 1)), subnet), control.evidence(now), now)
+    lost = {each["provider"]: each["lost_because"] for each in told["candidates"]}
+    assert told["reason"] == "GUARDED"
+    assert "but this network was slower by what steering chose" in lost["birch"]
+    assert "is not above" in lost["cedar"]
+    control.save(now)
+    again = start(tmp_path, "0", now)
+    assert answers(again, 3, now) == off
+    now = lure(again, 1, now)
+    assert (answers(again, 3, now), answers(again, 7, now)) == (off, on)
+
+
+def count_queries(control: Control, queries: dict[int, int]) -> None:
+    """As if a worker had answered so many queries of these networks."""
+    atoms, key = control.world.ground.atoms, control.world.ground.key
+    counts = NetworkCounts(metrics.networks_path(control.run, 0, key), len(atoms.net_asn)).counts
+    for number in range(1, len(atoms.net_asn)):
+        counts[number] = queries.get(atoms.network_key(number).asn - 64512, 0)
+
+
+def test_queries_weigh_what_may_move_in_a_round(tmp_path: Path) -> None:
+    """One network has 700 of 1,880 queries: more than a quarter, so that it moves with nine others only, as ten always may."""
+    control = start(tmp_path, "0")
+    now = measure(control, 3)
+    count_queries(control, {network: 700 if network == 1 else 20 for network in range(60)})
+    moved: list[set[int]] = []
+    for _ in range(8):
+        before = control.force.decisions
+        control.ingest(samples(now + 1, {"alder": 90.0, "birch": 95.0, "cedar": 9.0}, range(60)), now + 1)
+        now += 10
+        control.close_round(now)
+        networks = {move.network for move in moves(before, control.force.decisions)}
+        moved.append({network.asn - 64512 for network in networks if network.block >= 0})
+    assert [len(each) for each in moved if each] == [10, 23, 23, 4], "23 times 20 queries are a quarter"
+    assert 1 in next(each for each in moved if each)
