@@ -59,7 +59,7 @@ class Scheduler:
         """State that belongs to a root, kept as a file beside it."""
         content = io.BytesIO()
         np.savez(content, **sections)
-        return self._publisher.put(kind, content.getvalue())
+        return self._publisher.put(kind, content.getbuffer())
 
 
 def fresh_until(taken_at: float, fresh_for: float, published: float, now: float) -> float:

@@ -13,6 +13,7 @@ from edgedns.model import Family, NetworkKey, RuleSet
 from edgedns.steer.atoms import Atoms
 from edgedns.steer.decisions import Column, Move
 
+MOST = 200  # entries: nobody reads more, and a round may move a hundred thousand networks
 ADDRESSED = 60  # of one change: finding an address takes a millisecond
 
 
@@ -39,11 +40,16 @@ def users_of_columns(rules: RuleSet) -> dict[Column, list[User]]:
 
 
 def told(moved: Sequence[Move], rules: RuleSet, atoms: Atoms, as_names: Mapping[int, str], now: float) -> list[dict[str, Any]]:
-    """One entry for each network and change, with all rules that it holds for; networks first, then levels above them."""
+    """One entry for each network and change, with all rules that it holds for; networks first, then levels above them.
+
+    The first MOST of them.
+    """
     users, entries = users_of_columns(rules) if moved else {}, dict[tuple[object, ...], dict[str, Any]]()
     for move in sorted(moved, key=lambda move: move.network.block < 0):
         key = move.network, move.before.targets[:1], move.after.targets[:1], move.after.reason
         entry = entries.get(key)
+        if entry is None and len(entries) >= MOST:
+            continue
         if entry is None:
             address = address_in(atoms, move.network) if len(entries) < ADDRESSED else None
             entry = entries[key] = _entry(move, as_names, address, now)
