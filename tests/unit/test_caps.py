@@ -105,6 +105,24 @@ def test_a_share_is_kept_by_those_that_lose_least(tmp_path: Path) -> None:
     assert place.ask(1, networks=range(50, 60)) == {"birch": 10}
 
 
+def test_a_network_too_heavy_for_its_provider_is_divided_by_hash_unit(tmp_path: Path) -> None:
+    """One network asks as much as all others together; counted over its /24s, as workers answer them, caps hold."""
+    place = Place(tmp_path, birch="30%", alder="45%")
+
+    def everybody() -> Counter[str]:
+        return place.ask(25, networks=range(1, NETWORKS)) + sum((place.ask(250, networks=[0]) for _ in range(6)), Counter())
+
+    everybody()
+    place.measure()
+    place.price()
+    given, heavy = everybody(), place.ask(250, networks=[0])
+    assert len(heavy) > 1, "the heavy one alone is over every cap"
+    assert heavy == place.ask(250, networks=[0]), "each hash unit keeps its provider"
+    assert given["birch"] <= 0.30 * given.total()
+    assert given["alder"] <= 0.45 * given.total()
+    assert place.account["state"] == "priced"
+
+
 def test_few_queries_leave_caps_idle(tmp_path: Path) -> None:
     place = Place(tmp_path, birch="50%")
     place.round(times=10)
