@@ -24,7 +24,8 @@ def reload(server: str, token: str) -> None:
     remote = Remote(server, token, PATIENCE)
     before = remote.get("/v1/status")["started"]
     found: dict[str, Any] = remote.post("/v1/reload", {})
-    if found["restarts"]:
+    moved = any(line.startswith("admin: ") for line in found["changed"])
+    if found["restarts"] and not moved:
         _wait(remote, before)
     for line in found["changed"]:
         click.echo(line)
@@ -37,14 +38,13 @@ def reload(server: str, token: str) -> None:
 
 
 def _wait(remote: Remote, before: float) -> None:
-    """Until the server that began anew answers."""
-    until = time.monotonic() + PATIENCE
-    while True:
+    """Until the server that began anew answers; where its admin side is elsewhere now, nobody could tell here."""
+    until, why = time.monotonic() + PATIENCE, "it has not begun"
+    while time.monotonic() < until:
         try:
             if remote.get("/v1/status")["started"] > before:
                 return
         except click.ClickException as error:
-            if time.monotonic() > until:
-                said = f"the control process has not come back ({error.message}); workers go on, and the log says more"
-                raise click.ClickException(said) from None
+            why = error.message
         time.sleep(LOOK)
+    raise click.ClickException(f"the control process has not come back ({why}); workers go on, and the log says more")

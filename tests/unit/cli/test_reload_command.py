@@ -1,0 +1,105 @@
+"""`edgedns reload`: what it says and how it exits; and what counts as another setting, and as another build."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from edgedns.cli import main, reload
+from edgedns.cli.build import build_of
+from edgedns.cli.reloading import differences
+from edgedns.config import Address, Settings
+
+
+class Remote:
+    """Stands in for a server: `started` is what its status says at each look, None where it does not answer."""
+
+    def __init__(self, reply: dict[str, Any], started: list[float | None]) -> None:
+        self.reply, self.started = reply, started
+
+    def get(self, path: str) -> dict[str, float]:
+        assert path == "/v1/status"
+        at = self.started.pop(0) if len(self.started) > 1 else self.started[0]
+        if at is None:
+            raise click.ClickException("no answer")
+        return {"started": at}
+
+    def post(self, path: str, body: object) -> dict[str, Any]:
+        assert path == "/v1/reload"
+        return self.reply
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, changed: list[str], kept: list[str], restarts: bool, *started: float | None
+) -> Result:
+    remote = Remote({"changed": changed, "kept": kept, "restarts": restarts}, list(started))
+    monkeypatch.setattr(reload, "Remote", lambda *_: remote)
+    monkeypatch.setattr(reload, "LOOK", 0.001)
+    return CliRunner().invoke(main, ["reload"])
+
+
+def test_nothing_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, [], [], False, 5.0)
+    assert (done.exit_code, done.output) == (0, "nothing changed\n")
+
+
+def test_what_changed_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, ["rules: serial 4 -> 5"], [], False, 5.0)
+    assert (done.exit_code, done.output) == (0, "rules: serial 4 -> 5\n")
+
+
+def test_what_stays_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, [], ["settings: no"], False, 5.0)
+    assert (done.exit_code, done.output) == (1, "stays as it was: settings: no\n")
+
+
+def test_a_new_beginning_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, ["workers: 1 -> 2"], [], True, 5.0, 5.0, None, 0.0, 9.0)
+    assert (done.exit_code, done.output) == (0, "workers: 1 -> 2\n")
+
+
+@pytest.mark.parametrize(("last", "why"), [(5.0, "it has not begun"), (None, "no answer")])
+def test_one_that_never_comes_fails(monkeypatch: pytest.MonkeyPatch, last: float | None, why: str) -> None:
+    monkeypatch.setattr(reload, "PATIENCE", 0.05)
+    done = run(monkeypatch, ["workers: 1 -> 2"], [], True, 5.0, last)
+    assert done.exit_code == 1
+    assert f"the control process has not come back ({why}); workers go on" in done.output
+
+
+def test_an_admin_side_that_moved_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, ["admin: 127.0.0.1:8053 -> 127.0.0.1:8054"], [], True, 5.0, None)
+    assert done.exit_code == 0
+
+
+def test_settings_that_differ_are_named_and_secrets_are_not_shown() -> None:
+    old = Settings(token="sesame", workers=1, listen=(Address("127.0.0.1", 53),))
+    new = replace(old, token="mellon", workers=2, listen=(Address("127.0.0.1", 53), Address("::1", 53)), admin=None)
+    assert differences(old, old) == []
+    assert differences(old, new) == [
+        "listen: 127.0.0.1:53 -> 127.0.0.1:53, [::1]:53",
+        "admin: 127.0.0.1:8053 -> none",
+        "workers: 1 -> 2",
+        "token: another",
+    ]
+
+
+def test_a_build_is_another_when_a_file_is(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "one.py").write_text("1\n")
+    builds = {build_of(tmp_path)}
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "one.pyc").write_text("compiled")
+    assert build_of(tmp_path) in builds
+    (tmp_path / "room" / "one.py").write_text("12\n")
+    builds.add(build_of(tmp_path))
+    os.utime(tmp_path / "room" / "one.py", (1, 1))
+    builds.add(build_of(tmp_path))
+    (tmp_path / "room" / "two.so").write_bytes(b"")
+    builds.add(build_of(tmp_path))
+    assert len(builds) == 4
