@@ -106,7 +106,7 @@ def build(net: Internet, rules: Path, zone: str, parents: dict[str, str], delega
     listen = ["--listen", "0.0.0.0:53", "--listen", "[::]:53"]
     command = [sys.executable, "-m", "edgedns", "serve", "--rules", str(rules), "--state", str(server.folder / "state")]
     server.start(*command, *listen, "--admin", "off", "--workers", "1")
-    internet.wait_for_answer(server, SERVER, zone, "SOA", within=60)
+    internet.wait_for_answer(server, SERVER, zone, "SOA", within=180)  # it expands the table first, maybe on a loaded machine
     return server
 
 

@@ -71,7 +71,7 @@ zone:
     zonefile-sync: -1
     module: mod-geoip/halves
 """
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("resolvers"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("resolvers"), pytest.mark.timeout(360)]
 
 
 def prefixes(dice: Random) -> list[str]:

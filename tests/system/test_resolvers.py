@@ -71,7 +71,7 @@ VARIANTS = [
     Variant("kresd", resolvers.start_kresd, "knot-resolver"),
     Variant("pdns", resolvers.start_pdns, "pdns"),
 ]
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("resolvers"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("resolvers"), pytest.mark.timeout(360)]
 
 
 class World(NamedTuple):

@@ -15,7 +15,7 @@ from test_resolvers import DELEGATED, PARENTS, ROOT, ZONE
 EXPECTED = {"NAMESERVER_IP_PRIVATE_NETWORK", "NAMESERVER_IP_WITHOUT_REVERSE"}
 BAD = {"WARNING", "ERROR", "CRITICAL"}
 LACKING = [*internet.missing_tools(), *([] if shutil.which("zonemaster-cli") else ["zonemaster-cli"])]
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("resolvers"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("resolvers"), pytest.mark.timeout(360)]
 
 
 @pytest.mark.skipif(bool(LACKING), reason=f"needs {', '.join(LACKING)}")
