@@ -20,6 +20,7 @@ from edgedns.steer.uplift import HALF_LIFE, NINETY, Gains, Interval, Uplift, cho
 from edgedns.store.local import LocalStore
 
 FILE = "uplift"
+LOOK_EVERY = 60.0  # seconds between two looks at where steering loses: samples of an hour speak, and reading them takes time
 Losing = dict[Column, Keys]
 
 
@@ -28,7 +29,8 @@ class Gained:
 
     def __init__(self, store: LocalStore, log: Callable[[str], None]) -> None:
         self.uplift = Uplift()
-        self.losing: Losing = {}  # as of the last round
+        self.losing: Losing | None = None  # what was found by the last look; None: leave it as it is
+        self._looked_at = 0.0
         self._store = store
         self._log = log
 
@@ -51,11 +53,14 @@ class Gained:
             self.uplift = Uplift(period)
         columns = force.decisions.columns
         self.uplift.close_round(columns, now)
-        self.losing = {
-            column: losing(self.uplift.gains(column), decided.off)
-            for column, decided in columns.items()
-            if isinstance(column.action, Wan)
-        }
+        self.losing = None
+        if abs(now - self._looked_at) >= LOOK_EVERY:
+            self._looked_at = now
+            self.losing = {
+                column: losing(self.uplift.gains(column), decided.off)
+                for column, decided in columns.items()
+                if isinstance(column.action, Wan)
+            }
 
     def told(self, force: Force, weights: Weights | None, limit: int, now: float) -> dict[str, Any]:
         """As `GET /v1/uplift` gives it, at most `limit` networks a rule, those with most weight first."""
