@@ -171,6 +171,15 @@ def write_rules(directory: Path, webs: dict[str, Web], checked: bool = True) -> 
     aside.rename(directory / "rules" / "example.net.yaml")
 
 
+def dig(port: int, label: str, rtype: str = "A") -> tuple[str, list[str]]:
+    """(status, addresses) as dig prints them."""
+    asked = ("dig", "@127.0.0.1", "-p", str(port), "+norecurse", "+time=5", "+tries=2", f"{label}.example.net", rtype)
+    said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout
+    status = re.search(r"status: (\w+)", said)
+    assert status is not None, said
+    return status[1], re.findall(rf"^\S+\s+\d+\s+IN\s+{rtype}\s+(\S+)$", said, re.MULTILINE)
+
+
 OPEN = ("open", "measured", "nothing", "failing", "other", "pinned", "safe")
 
 
@@ -190,6 +199,13 @@ def test_every_policy_and_back(serving: Serving, webs: dict[str, Web]) -> None:
     expected |= {"other": {cedar}, "pinned": {"NODATA"}, "safe": {cedar}}
     assert {label: {serving.ask(label)} for label in expected} == expected
     assert serving.ask("nothing", "AAAA") == SIX
+    assert {label: dig(serving.port, label) for label in ("measured", "nothing", "failing", "other")} == {
+        "measured": ("NOERROR", [alder]),
+        "nothing": ("NOERROR", []),
+        "failing": ("SERVFAIL", []),
+        "other": ("NOERROR", [cedar]),
+    }
+    assert dig(serving.port, "failing", "AAAA") == ("NOERROR", [SIX])
 
     webs["birch"].start()  # the second is back
     serving.comes("nothing", birch)

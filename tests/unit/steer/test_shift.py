@@ -10,7 +10,11 @@ from click.testing import CliRunner
 
 from edgedns.cli.replay import replay
 from edgedns.errors import SourceError
+from edgedns.model import NetworkKey
+from edgedns.steer.batch import Batch
+from edgedns.steer.health import Health
 from edgedns.steer.labelled import Series, alarms, found, parse_labelled
+from edgedns.steer.rows import pack, rows_of
 from edgedns.steer.shift import LEVEL, follow
 
 TRACES = Path(__file__).parents[2] / "data" / "rtt" / "dev_rtt_traces_labelled.csv.gz"
@@ -56,6 +60,21 @@ class TestDetector:
         trace = series((50.0, 100))
         trace.rtt[10:60] = np.nan
         assert not len(alarms([trace])[0])
+
+
+def test_the_detector_that_is_scored_is_the_one_that_serves():
+    """Where `--shifts` has alarms upwards, samples that go through Health, as served ones do, leave their mark."""
+    trace = series((50.0, 150), (80.0, 150), (45.0, 150), (95.0, 150), (101.0, 150), (140.0, 150))
+    key, health, worse = rows_of([NetworkKey(64500, "DE", 4, 1)]), Health(), []
+    for i, rtt in enumerate(trace.rtt):
+        zero = np.zeros(1, dtype=np.int64)
+        health.observe(Batch(key, ("alder",), ("fra1",), zero, zero, zero, zero + 4, np.array([rtt]), np.array([1000.0 + i])))
+        if health.worsened(pack(key), ["alder"], 4, 1000.0 + i)[0, 0]:
+            worse.append(i)
+    told = alarms([trace])[0]
+    assert worse == [i for i in told if trace.rtt[i] > trace.rtt[i - 20]]
+    assert [i // 150 for i in worse] == [1, 3, 5]
+    assert [i // 150 for i in told] == [1, 2, 3, 5]
 
 
 class TestScore:
