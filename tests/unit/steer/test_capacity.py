@@ -1,4 +1,8 @@
-"""Caps: the program and its prices on small cases with known answers, and what they move in decide()."""
+"""Caps: the program and its prices on small cases with known answers, and what they move in decide().
+
+Demand from queries or a file, measured loads, and caps kept in the answers that workers give: tests/unit/test_caps.py. No
+failover overloads whom caps could spare: tests/property/test_capacity_laws.py. Time: tests/bench/test_capacity_speed.py.
+"""
 
 from __future__ import annotations
 
