@@ -36,7 +36,10 @@ template:
 """
 ENGINES = ("native", "python", "reference") if native.AVAILABLE else ("python", "reference")
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
-pytestmark = pytest.mark.skipif(shutil.which("dig") is None, reason="needs dig")
+pytestmark = [
+    pytest.mark.xdist_group("cookies"),
+    pytest.mark.skipif(shutil.which("dig") is None, reason="needs dig"),
+]
 
 
 def dig(port: int, *options: str) -> str:

@@ -23,6 +23,7 @@ from edgedns.engine import native
 from tests.conftest import RULES
 from tests.small import write_table
 
+pytestmark = pytest.mark.xdist_group("flood")
 COUNT = 3000
 MOST = 1.5
 SURPLUS = 1000  # a hundredth of the default, so that a flood can be short

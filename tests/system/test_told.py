@@ -18,6 +18,7 @@ from serving import SLACK, Server
 
 from tests.small import write_table
 
+pytestmark = pytest.mark.xdist_group("told")
 ZONE = """\
 version: 1
 zone: example.net

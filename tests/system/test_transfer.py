@@ -25,6 +25,7 @@ from edgedns.engine import transfer as transfers
 from tests.conformance import peers
 from tests.small import write_table
 
+pytestmark = pytest.mark.xdist_group("transfer")
 COUNT = 1000
 OTHERS = 14  # SOA, NS, eight static records, four addresses of steered names
 ZONE = """\
