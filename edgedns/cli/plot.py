@@ -18,6 +18,11 @@ COLOURS = {"oracle": "#222222", "edgedns": "#0b6e4f", "random": "#c98a1b", "best
 SHAPES = {"oracle": ":", "edgedns": "-", "random": "-.", "best_single": "--"}
 
 
+def percent(share: float | None) -> str:
+    """A share as text; a dash where there is none."""
+    return "-" if share is None else f"{share:.1%}"
+
+
 def require() -> None:
     """SourceError where matplotlib is not installed."""
     if find_spec("matplotlib") is None:
@@ -38,7 +43,7 @@ def draw(curves: Curves, result: Score, path: Path) -> None:
     }  # fmt: skip
     _shares(shares, curves, names)
     _slots(slots, curves, names)
-    figure.suptitle(f"{result.rows:,} answers: {result.gap_captured:.1%} of the gap to the oracle captured", fontsize=11)
+    figure.suptitle(f"{result.rows:,} answers: {percent(result.gap_captured)} of the gap to the oracle captured", fontsize=11)
     try:
         with rc_context({"svg.hashsalt": "edgedns"}):
             figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -182,7 +182,7 @@ def _print(result: Score, rejected: int) -> None:
         table.add_row(name, *_cells(answers))
     console = Console(highlight=False, width=100)
     console.print(table)
-    console.print(f"gap captured           {result.gap_captured:8.1%}")
+    console.print(f"gap captured           {plot.percent(result.gap_captured):>8}")
     console.print(f"switches per 100       {result.switches_per_100:8.2f}")
     console.print(f"made 5 ms worse        {result.share_worse_5ms:8.1%}    than by the best single")
     console.print(f"made 5 ms better       {result.share_better_5ms:8.1%}")

@@ -176,7 +176,8 @@ class _Stage:
         rows = self.rows[unit_row]
         row = nearest(rows, self.table.keys)
         at = np.where(rows["family"] == 6, 1, 0)
-        belief = np.where((row >= 0)[:, None], self.table.mean[row, at], np.nan)
+        belief = np.full((len(rows), len(self.names)), np.nan)
+        belief[row >= 0] = self.table.mean[row[row >= 0], at[row >= 0]]
         return served(self.decisions, self.columns, rows, self.names), belief
 
     def probed(self, batch: Batch, serving: Ints, dice: np.random.Generator) -> Bools:
@@ -193,7 +194,7 @@ class _Stage:
         return np.asarray(wanted[row.reshape(-1), batch.provider] | serves, dtype=np.bool_)
 
     def _gain(self, rows: Ints) -> Floats:
-        if self.table is None or self.decisions is None:
+        if self.table is None or self.decisions is None or not len(self.table.keys):
             shape = (len(rows), len(self.names))
             return expected_gain(np.zeros(shape), np.full(shape, np.nan), np.full(len(rows), -1))
         own = nearest(self.rows[rows], self.table.keys)

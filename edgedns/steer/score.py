@@ -31,12 +31,15 @@ class Answers:
 
 @dataclass(frozen=True)
 class Score:
-    """gap_captured: 1 is the per-slot oracle, 0 the best single provider. Shares are of units (network and vantage)."""
+    """gap_captured: 1 is the per-slot oracle, 0 the best single provider; None where these two are alike.
+
+    Shares are of units (network and vantage).
+    """
 
     answers: Answers
     baselines: dict[str, Answers]
     best_single: str
-    gap_captured: float
+    gap_captured: float | None
     switches_per_100: float
     share_worse_5ms: float
     share_better_5ms: float
@@ -58,7 +61,7 @@ def score(played: Played, first: int | None = None) -> Score:
     worse, better = _shares(counted)
     return Score(
         answers=answers, baselines=ways, best_single=played.providers[counted.single],
-        gap_captured=(ways["best_single"].mean_ms - answers.mean_ms) / room if room > 0 else float("nan"),
+        gap_captured=(ways["best_single"].mean_ms - answers.mean_ms) / room if room > 0 else None,
         switches_per_100=_switches(counted.unit, counted.chosen), share_worse_5ms=worse, share_better_5ms=better,
         calibration=calibration(played), rows=int(counted.known.sum()),
     )  # fmt: skip

@@ -225,6 +225,16 @@ class TestCommand:
         assert result.exit_code == 0, result.stderr
         assert json.loads(result.stdout)["rejected"] == 0
 
+    @pytest.mark.parametrize("options", [[], ["--probe-budget", "0.5", "--schedule", "engine"], ["--leave-out", "vantage"]])
+    def test_where_nothing_came_back_there_is_no_gap(self, tmp_path, options):
+        file = tmp_path / "history.csv"
+        lines = [f"{s},64500,v{v},{p},lost\n" for s in range(4) for v in range(2) for p in ("alder", "birch")]
+        file.write_text("slot,asn,vantage,provider,rtt_ms\n" + "".join(lines))
+        result = CliRunner().invoke(replay, [str(file), "--json", *options])
+        assert result.exit_code == 0, result.stderr
+        told = json.loads(result.stdout, parse_constant=pytest.fail)
+        assert (told["gap_captured"], told["mean_ms"]) == (None, 1000.0)
+
     def test_a_file_that_was_cut_off_is_refused(self, tmp_path):
         file = tmp_path / "history.csv.gz"
         file.write_bytes(PLANETLAB.read_bytes()[:200_000])
