@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from edgedns import config
-from edgedns.cli.build import build_of
+from edgedns.cli.build import WORKER, build_of
 from edgedns.config import DEFAULT_LISTEN, Address, Settings
 from edgedns.engine.limit import DEFAULT, parse_terms
 from edgedns.errors import EdgednsError
@@ -54,7 +54,7 @@ def _serve(read: Callable[[], Settings], rehearsal: bool) -> None:
         raise config.SettingsError("which rules? give --rules DIR (the repository's rules/ is an example)")
     engine_name()
     extra = [f"--rate-limit={_terms(settings.rate_limit)}"]
-    extra.append(f"--build={build}")
+    extra.append(f"--build={build_of(within=WORKER)}")
     listen = _listen(settings, passed)
     if rehearsal:
         from edgedns.cli.rehearse import rehearse

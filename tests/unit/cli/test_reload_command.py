@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgedns.cli import main, reload
-from edgedns.cli.build import build_of
+from edgedns.cli.build import PACKAGE, WORKER, build_of
 from edgedns.cli.reloading import differences
 from edgedns.config import Address, Settings
 
@@ -89,17 +91,29 @@ def test_settings_that_differ_are_named_and_secrets_are_not_shown() -> None:
     ]
 
 
-def test_a_build_is_another_when_a_file_is(tmp_path: Path) -> None:
+def test_a_build_is_another_when_what_is_loaded_is(tmp_path: Path) -> None:
     (tmp_path / "room").mkdir()
     (tmp_path / "room" / "one.py").write_text("1\n")
     builds = {build_of(tmp_path)}
-    (tmp_path / "__pycache__").mkdir()
-    (tmp_path / "__pycache__" / "one.pyc").write_text("compiled")
-    assert build_of(tmp_path) in builds
-    (tmp_path / "room" / "one.py").write_text("12\n")
-    builds.add(build_of(tmp_path))
+    (tmp_path / "room" / "one.pyc").write_text("compiled")
+    (tmp_path / "room" / "one.c").write_text("source")
     os.utime(tmp_path / "room" / "one.py", (1, 1))
+    assert build_of(tmp_path) in builds
+    (tmp_path / "room" / "one.py").write_text("2\n")
     builds.add(build_of(tmp_path))
     (tmp_path / "room" / "two.so").write_bytes(b"")
     builds.add(build_of(tmp_path))
-    assert len(builds) == 4
+    assert len(builds) == 3
+    of_a_part = build_of(tmp_path, ["room"])
+    (tmp_path / "three.py").write_text("")
+    assert build_of(tmp_path, ["room"]) == of_a_part
+    assert build_of(tmp_path) not in builds
+
+
+def test_a_worker_loads_nothing_beyond_its_build() -> None:
+    """But for packages' own files, which hold nothing."""
+    modules = "edgedns.serve.template, edgedns.serve.worker, edgedns.serve.current"
+    code = f"import {modules}, sys; print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('edgedns')))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
+    loaded = {str(Path(file).relative_to(PACKAGE)) for file in out}
+    assert {file for file in loaded if not file.startswith(WORKER)} <= {"steer/__init__.py"}
