@@ -1,7 +1,7 @@
 """The secrets of server cookies: those of a file that nodes share, else one of this node's own, changed each month.
 
-RFC 9018 section 5: "Changing the Server Secret regularly is RECOMMENDED but, when a secure pseudorandom function is used, it
-need not be changed too frequently. Once a month, for example, would be adequate." Workers follow what is kept in the store.
+RFC 9018 section 5 recommends to change a secret regularly, and finds once a month adequate. Workers follow what is kept in the
+store.
 """
 
 from __future__ import annotations

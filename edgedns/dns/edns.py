@@ -160,8 +160,8 @@ def subnet_option(subnet: ClientSubnet, scope: int) -> Option:
 def modest(options: Sequence[Option], room: int) -> list[Option]:
     """`options` without the extended error, and without NSID, where they would take more than `room` octets.
 
-    Both may be left out: RFC 8914 section 2 says that an extended error "can be included", RFC 5001 section 2.2 speaks of a
-    server that "chooses to honor a particular NSID request". What is left is a cookie, or the query's own subnet.
+    Both may be left out: RFC 8914 section 2 says that an extended error "can be included in any response", and RFC 5001
+    section 2.2 lets a server choose which requests for NSID it honours. What is left is a cookie, or the query's own subnet.
     """
     left = list(options)
     for least in (EXTENDED_ERROR, NSID):

@@ -17,7 +17,7 @@ from edgedns.engine.lookup import lies_in
 from edgedns.engine.snapshot import NODE, NONE, Snapshot, View, Zone
 from edgedns.engine.tally import Tally, request_cell
 
-# RFC 5936 section 3.4 leaves the size of messages to the server; of this size none holds others up for long.
+# Octets of records in one message: few messages, and none that holds others up for long.
 ROOM = 16_000
 NOBODY = bytes(4)  # 0.0.0.0 lies in no network: its ranking is the nominal one
 SERIAL = 20  # octets from a SOA record's serial to its end
@@ -69,7 +69,11 @@ def _serial_of(packet: bytes, at: int) -> int | None:
 
 
 def _records(view: View, zone: Zone) -> Iterator[bytes]:
-    """Each record in wire form. RFC 5936 section 2.2: "the first and last" are the SOA."""
+    """Each record in wire form.
+
+    RFC 5936 section 2.2: "the first message MUST begin with the SOA resource record of the zone, and the last message MUST
+    conclude with the same SOA resource record."
+    """
     apex = view.base.find(zone.number, zone.apex)
     assert apex is not None, "a zone has its apex"
     soa = apex.rrsets[types.SOA]
