@@ -75,10 +75,11 @@ def running_edgedns(folder: Path) -> Iterator[Server]:
     shutil.copytree(ROOT / "rules", rules)
     for zone in ("corners.yaml", "wildcards.yaml"):
         shutil.copy(Path(__file__).parent / zone, rules)
-    # A set that fills a message of 65,535 octets as far as a zone may: 242 records of 268 octets.
-    records = "".join(f'  - full TXT {number:03}{"x" * 252}\n' for number in range(242))
-    head = "version: 1\nzone: full.example\nsoa: {mname: ns.example.net., rname: noc.example.net}\nns: [ns.example.net.]\n"
-    (rules / "full.yaml").write_text(f"{head}static:\n{records}")
+    # A set that fills a message of 65,535 octets as far as a zone may: 242 records of 268. The SOA has a low TTL.
+    lines = ["@ 5 SOA ns.example.net. noc.example.net. 1 3600 900 1209600 300", "@ NS ns.example.net."]
+    lines += [f"full TXT {number:03}{'x' * 252}" for number in range(242)]
+    head = "version: 1\nzone: full.example\nstatic:\n"
+    (rules / "full.yaml").write_text(head + "".join(f"  - '{line}'\n" for line in lines))
     command = [sys.executable, "-m", "edgedns", "serve", "--rules", str(rules), "--state", str(folder / "state")]
     log = folder / "log"
     with log.open("wb") as out:

@@ -65,6 +65,14 @@ def test_3_its_ttl_is_that_of_negative_answers(either: Client) -> None:
     assert soa_ttl(either("nowhere")) == soa_ttl(either("zero", "MX")) == 60
 
 
+@pytest.mark.ours
+def test_3_or_that_of_the_soa_where_it_is_lower(either: Client) -> None:
+    """Section 3, the other way round: the SOA of full.example has TTL 5 and MINIMUM 300."""
+    for name in ("nowhere.full.example.", "full.full.example."):
+        (soa,) = either(name).authority
+        assert (soa.ttl, soa[0].minimum) == (5, 300)
+
+
 def test_8020_2_nothing_is_underneath_what_does_not_exist(either: Client) -> None:
     """RFC 8020 section 2: NXDOMAIN says that nothing is below either; so what has a name below is never NXDOMAIN."""
     for name in ("tree", "deep.tree", "_udp", "_tcp", "_443._tcp.www", "_tcp.www", "wild", "moved", "cname"):
