@@ -27,7 +27,7 @@ from typing import Protocol
 
 from edgedns import __version__, metrics
 from edgedns.config import Address, parse_address
-from edgedns.engine.limit import Terms, parse_terms
+from edgedns.engine.limit import OFF, Terms, parse_terms
 from edgedns.errors import SourceError
 from edgedns.serve import sockets, tcp, udp
 from edgedns.serve.clock import Clock
@@ -121,7 +121,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--build", default="", help="which files it runs from, so that others see it")
     parser.add_argument("--state", type=Path, required=True, help="state directory")
     parser.add_argument("--responder", default=RESPONDER, help="module:function that opens what answers")
-    parser.add_argument("--rate-limit", default="", help="RATE[,slip=N][,dry-run][,exempt=PREFIX ...]")
+    parser.add_argument("--rate-limit", default=OFF, help="off, or words as of edgedns serve --rate-limit")
     parser.add_argument("--tcp-idle", type=float, default=tcp.IDLE, help="seconds before an idle connection is closed")
     return parser.parse_args(argv)
 
@@ -176,7 +176,7 @@ def _run(options: argparse.Namespace, run: Path, status: Status) -> int:
     counters = _open_counters(run, options.slot, complain)
     counters.begin(status.pid, time.time())
     responder = _open_responder(options.responder, str(options.state), counters)
-    terms = parse_terms(options.rate_limit) if options.rate_limit else udp.NO_LIMIT
+    terms = parse_terms(options.rate_limit)
     if not _wait_for_snapshot(responder, clock, counters, complain):
         return 0
     # Only what can answer may share the port: the kernel spreads queries over all who listen.
