@@ -70,6 +70,10 @@ class Publisher:
         self._known[name] = identity if _holds(self.directory / name, content) else self._write(name, content)
         return name
 
+    def stands(self, name: str) -> bool:
+        """Whether a file that this process put is there as it was written."""
+        return name in self._known and _identity(self.directory / name) == self._known[name]
+
     def publish(self, root: Root) -> int:
         """Swap to a new root and give its serial, one more than the last that can be read."""
         content = {

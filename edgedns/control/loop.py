@@ -410,7 +410,7 @@ class Control:
         if facts == self._published:
             return
         extra = {
-            "table": self._scheduler.evidence("table", force.table.to_sections()),
+            "table": self._scheduler.table(force.table),
             "decisions": self._scheduler.evidence("decisions", force.decisions.to_sections()),
             "health": self._scheduler.evidence("health", self.measured.health.to_sections()),
             "zones": {name: asdict(serial) for name, serial in world.serials.items()},

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgedns.engine.overlay import compile_overlay
 from edgedns.engine.world import World
@@ -30,6 +31,7 @@ class Force:
 
 
 Later = Callable[[float], Decisions]
+Sections = Mapping[str, NDArray[Any]]
 
 
 class Scheduler:
@@ -37,6 +39,7 @@ class Scheduler:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
+        self._table: tuple[WanTable | None, str] = (None, "")
 
     def schedule(self, force: Force, fresh_until: float, ends: Set[float], later: Later, now: float) -> tuple[Step, ...]:
         """What holds now, from each end of a drain on (`later` decides for such a time) and once nothing is fresh."""
@@ -55,11 +58,18 @@ class Scheduler:
         )
         return self._publisher.put("overlay", content)
 
-    def evidence(self, kind: str, sections: Mapping[str, Any]) -> str:
+    def evidence(self, kind: str, sections: Sections) -> str:
         """State that belongs to a root, kept as a file beside it."""
         content = io.BytesIO()
-        np.savez(content, **sections)
+        np.savez(content, **sections)  # type: ignore[arg-type]
         return self._publisher.put(kind, content.getbuffer())
+
+    def table(self, table: WanTable) -> str:
+        """The table as evidence. One that is as it was is not packed again: a failover waits for no 90 MB."""
+        last, name = self._table
+        if table is not last or not self._publisher.stands(name):
+            self._table = table, self.evidence("table", table.to_sections())
+        return self._table[1]
 
 
 def fresh_until(taken_at: float, fresh_for: float, published: float, now: float) -> float:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedns.control.schedule import fresh_until
+from edgedns.control.schedule import Scheduler, fresh_until
 from edgedns.errors import PublishRefused, SourceError
 from edgedns.publish import Facts, Publisher, Root, Step, files_of, read_root, refuse_implausible
+from edgedns.steer.rtt import RttStore
+from edgedns.steer.wan import estimate
 
 NOW = 1_790_000_000.0
 
@@ -175,3 +179,17 @@ def test_fresh_until_is_never_far_from_what_is_promised(taken: list[float], fres
         assert published >= before
     assert fresh_until(0.0, fresh_for, published, now) == 0.0
     assert fresh_until(now, fresh_for / 2, published, now) == pytest.approx(now + fresh_for / 2)  # the rules were changed
+
+
+def test_a_table_that_is_as_it_was_is_not_packed_again_unless_its_file_is_gone(tmp_path: Path, monkeypatch: Any) -> None:
+    """A failover between rounds does not wait for the table's octets."""
+    scheduler, table, packed = Scheduler(Publisher(tmp_path, "test")), estimate(RttStore()), []
+    monkeypatch.setattr(np, "savez", lambda file, **sections: packed.append(file.write(repr(sections).encode())))
+    names = {scheduler.table(table) for _ in range(3)}
+    assert len(packed) == len(names) == 1
+    (tmp_path / names.copy().pop()).unlink()
+    assert {scheduler.table(table)} == names
+    assert len(packed) == 2
+    assert (tmp_path / names.pop()).exists()
+    scheduler.table(replace(table, at=7.0))
+    assert len(packed) == 3
