@@ -37,6 +37,7 @@ LOOK = 0.15
 SWEEP = 30.0
 RETRY = 1.0
 PRICE = 1.0
+SERVED = 2.0  # seconds for workers to follow what was published
 FAREWELL = 0.2  # seconds for the reply to who asked for a new beginning
 STOP = (signal.SIGTERM, signal.SIGINT)
 
@@ -133,7 +134,16 @@ class Server:
         found = await self.reloading.reload(self.control, self.turns, self.passed)
         if found.restarts:
             asyncio.get_running_loop().call_later(FAREWELL, self._renew)
+        else:
+            await self._until_served(self.control.serial)
         return found
+
+    async def _until_served(self, serial: int) -> None:
+        """Until every worker answers from that snapshot: they look ten times a second."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SERVED):
+                while min(self.workers.serials(), default=serial) < serial:
+                    await asyncio.sleep(0.02)
 
     async def _reload_on_order(self) -> dict[str, Any]:
         found = await self.reload()
