@@ -1,4 +1,4 @@
-"""`make bench`: the servers installed, ten minutes. The table goes to standard output and, with the chart, to --out."""
+"""`make bench`: the servers installed, ten minutes. The table goes to standard output; to --out also a chart and each round."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def main(rounds: int, seconds: float, only: str, out: Path) -> None:
         text = table.markdown(scores, mixes, rounds, seconds, everything.count)
         out.mkdir(parents=True, exist_ok=True)
         (out / "peers.md").write_text(text)
+        (out / "peers.json").write_text(table.raw(scores))
         table.chart(scores, mixes, out / "peers.svg")
     sys.stdout.write(text)
     tell(f"written: {out / 'peers.md'} and {out / 'peers.svg'}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +17,12 @@ COLOURS = ("#0b6e4f", "#c98a1b", "#4b6fa5", "#a23b3b")
 
 
 def markdown(scores: Sequence[Score], mixes: Sequence[Load], rounds: int, seconds: float, prefixes: int) -> str:
-    """CPU per query: median (least to most) of the rounds, and beside it the ratio to gdnsd's median."""
+    """CPU per query: median (least to most) of the rounds, and beside it the ratio to gdnsd's."""
     heads = [each.title for each in mixes]
     how = f"median (least to most) of {rounds} rounds of {seconds:g} s, all servers running and asked in turn"
     lines = [
-        f"Server CPU per query in microseconds, {how}, open loop in bursts of {BURST}; x: of {AGAINST}'s median.",
-        f"{_machine()}. One table of {prefixes:,} prefixes.",
+        f"Server CPU per query in microseconds, {how}, open loop in bursts of {BURST}.",
+        f"x: of {AGAINST}'s in the same round, median. {_machine()}. One table of {prefixes:,} prefixes.",
         "",
         "| server | " + " | ".join(heads) + " | queries/s | memory, MB | first answer, s | steers as the table says |",
         "|---|" + "---|" * (len(heads) + 4),
@@ -36,8 +38,13 @@ def markdown(scores: Sequence[Score], mixes: Sequence[Load], rounds: int, second
 
 def _cell(score: Score, load: Load, base: Score | None) -> str:
     costs = score.cost[load.name]
-    ratio = f"{score.median(load.name) / base.median(load.name):.2f}x, " if base else ""
+    ratio = f"{_ratio(costs, base.cost[load.name]):.2f}x, " if base else ""
     return f"**{score.median(load.name):.1f}** ({ratio}{min(costs):.1f} to {max(costs):.1f})"
+
+
+def _ratio(costs: Sequence[float], others: Sequence[float]) -> float:
+    """Median of the rounds' ratios: what slows a whole round slows both."""
+    return statistics.median(cost / other for cost, other in zip(costs, others, strict=True))
 
 
 def _losses(scores: Sequence[Score]) -> list[str]:
@@ -56,6 +63,11 @@ def _machine() -> str:
 
 def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines()
+
+
+def raw(scores: Sequence[Score]) -> str:
+    """Every figure of every round, as JSON: server -> mix -> microseconds of CPU per query."""
+    return json.dumps({score.peer.name: score.cost for score in scores}, indent=1)
 
 
 def chart(scores: Sequence[Score], mixes: Sequence[Load], path: Path) -> None:
@@ -80,6 +92,7 @@ def chart(scores: Sequence[Score], mixes: Sequence[Load], path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xticks([2, 3, 5, 10, 20, 50])
     axes.grid(axis="x", alpha=0.25)
+    axes.minorticks_off()
     axes.set_xlim(left=1.5)
     axes.legend(fontsize=8, loc="upper right")
     with rc_context({"svg.hashsalt": "edgedns"}):
