@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import selectors
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -35,6 +34,7 @@ from edgedns.probe.measure import Endpoint, OnReply, Token
 from edgedns.probe.targets import Target, target_of
 from edgedns.probe.uplink import BATCH_EVERY
 from edgedns.serve.current import Current
+from tests.driven import Driven
 from tests.small import ADDRESS, write_rules, write_table
 
 START = 1_790_000_000.0
@@ -42,29 +42,6 @@ NETWORKS = 100
 RTTS = {"alder": 35.0, "birch": 20.0, "cedar": 80.0}  # birch serves, alder is next
 LOOK_EVERY = 0.1  # workers look at root so often
 APART = 700.0  # longer than the detector remembers that a path flapped
-
-
-class Jumping(selectors.DefaultSelector):
-    """Does not wait: where nothing is due the loop's clock goes on to what is due next."""
-
-    loop: Driven
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = super().select(0)
-        if not found and timeout:
-            self.loop.now += timeout
-        return found
-
-
-class Driven(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.now = 0.0
-        selector = Jumping()
-        selector.loop = self
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self.now
 
 
 Cut = Callable[[int, str, float], bool]

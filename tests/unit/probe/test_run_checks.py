@@ -18,6 +18,7 @@ from edgedns.model import Check
 from edgedns.probe import check as checking
 from edgedns.probe.check import Checker, Result, check_once
 from edgedns.steer.checks import Target
+from tests.driven import Driven
 
 LOOPBACK = ip_address("127.0.0.9").packed
 LOOPBACK6 = ip_address("::1").packed
@@ -203,7 +204,7 @@ def test_an_odd_url_or_port_says_nothing() -> None:
 
 
 class TestChecker:
-    """Its schedule, with checks that take no socket."""
+    """Its schedule, with checks that take no socket, on a driven clock."""
 
     def run(self, monkeypatch: pytest.MonkeyPatch, wanted: dict, seconds: float, change=None, takes=0.0):
         self.seen: list[tuple[float, Target]] = []
@@ -232,7 +233,8 @@ class TestChecker:
 
         monkeypatch.setattr(checking, "check_once", asked)
         monkeypatch.setattr(checking, "LOOK_EVERY", 0.02)
-        asyncio.run(all_of_it())
+        with asyncio.Runner(loop_factory=Driven) as runner:
+            runner.run(all_of_it())
         return Counter(target for _, target in self.seen)
 
     def test_each_address_in_its_own_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
