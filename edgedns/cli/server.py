@@ -22,7 +22,7 @@ from edgedns.control import Control, Paths
 from edgedns.control.cookies import Secrets
 from edgedns.errors import EdgednsError
 from edgedns.probe.check import Checker, Result
-from edgedns.serve import admin, systemd
+from edgedns.serve import admin, systemd, udp
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
 from edgedns.serve.workers import Workers
@@ -139,11 +139,12 @@ class Server:
         return found
 
     async def _until_served(self, serial: int) -> None:
-        """Until every worker answers from that snapshot: they look ten times a second."""
+        """Until every worker answers from that snapshot: they look ten times a second, and so do their loops."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SERVED):
                 while min(self.workers.serials(), default=serial) < serial:
                     await asyncio.sleep(0.02)
+        await asyncio.sleep(udp.LOOK)
 
     async def _reload_on_order(self) -> dict[str, Any]:
         found = await self.reload()
