@@ -7,6 +7,7 @@ network where the rule looks at networks, the same hash unit where it splits (la
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,10 @@ from edgedns.steer.atoms import Atoms
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Words = npt.NDArray[np.uint64]
+Narrow = npt.NDArray[np.signedinteger[Any]]
 PUBLIC_RESOLVERS = "public-resolvers"
 NOT_MATCHED = 0xFFFF
+NARROW = 1 << 22  # leaves: 256 times as many are fewer than 2 ** 31
 
 
 class Space:
@@ -130,16 +133,25 @@ def _shortest(alike: Ints, shared: Ints) -> Ints:
     Such a prefix is one bit longer than what the leaf has in common with the last leaf before its run or the first after it.
     In a sorted list, what two addresses have in common is the least that neighbours between them have.
     """
-    run = np.concatenate(([0], np.cumsum(alike[1:] != alike[:-1])))
-    before = _least_within(np.concatenate(([-1], shared)), run)
-    after = _least_within(np.concatenate((shared, [-1]))[::-1], run[-1] - run[::-1])[::-1]
-    return np.maximum(before, after) + 1
+    narrow: type[np.signedinteger[Any]] = np.int32 if len(alike) < NARROW else np.int64  # half the memory to go through
+    ends = np.empty(len(alike) + 1, narrow)
+    ends[0] = ends[-1] = -1
+    ends[1:-1] = shared
+    lowered = np.zeros(len(alike), narrow)
+    np.cumsum(alike[1:] != alike[:-1], dtype=narrow, out=lowered[1:])
+    lowered *= 256
+    before = _least_within(ends[:-1], lowered)
+    after = _least_within(ends[:0:-1], lowered[-1] - lowered[::-1])[::-1]
+    longest: Ints = np.maximum(before, after) + 1
+    return longest
 
 
-def _least_within(shared: Ints, run: Ints) -> Ints:
+def _least_within(shared: Narrow, lowered: Narrow) -> Narrow:
     """The running minimum, begun anew in each run: each is lowered below all that came before it."""
-    lowered = run * 256
-    return np.minimum.accumulate(shared - lowered) + lowered
+    least: Narrow = shared - lowered
+    np.minimum.accumulate(least, out=least)
+    least += lowered
+    return least
 
 
 def _in_order(atoms: Atoms, mask: Bools) -> Ints:
