@@ -52,7 +52,9 @@ def all_serving(folder: Path, lines: list[str]) -> Iterator[dict[str, int]]:
             ports[peer] = running.enter_context(peers.serving(peer, differ.APEX, text, folder / peer))
         server = Server(folder, rules, write_table(folder / "table.tsv"))
         running.callback(server.clean_up)
-        yield {"edgedns": server.start().port, **ports}
+        server.start(ready=False)
+        found = server.wait_for(r"serving 127\.0\.0\.1:(\d+)", within=180)  # 50,000 records on a loaded machine
+        yield {"edgedns": int(found[1]), **ports}
 
 
 def ask(port: int, question: Question) -> Said:
