@@ -1,9 +1,10 @@
-"""Typical RTTs pooled with the level above: how far a row that has few samples leans on it (empirical Bayes).
+"""Typical RTTs pooled with the level above: how far a level that has few samples leans on it (empirical Bayes).
 
 A row expects of each provider what the level above has, times how much slower the row is than that level over all providers.
 Its own n samples are weighed against that expectation as n : k. How many samples k the expectation is worth is told by the
 table itself, for each level: the variance of single samples within arms over the variance of arms about what was expected
-of them. Where rows differ from the level above by more than samples scatter, k is next to nothing.
+of them. Where rows differ from the level above by more than samples scatter, k is next to nothing. For networks it is 0: the
+scatter of their samples is for the most part that of their targets' last miles, which all providers share.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def pooled(
         higher = np.where((above[at] >= 0)[:, None, None], out[above[at]], np.nan)
         expected = higher + _slower(own - higher, count)
         some = slice(None, None, 1 + len(at) // ENOUGH_ROWS)
-        told[depth] = (
-            trust[depth] if trust else _strength(ln_ms[at[some]] - expected[some], variance[at[some]], samples[at[some]])
-        )
+        if depth:  # networks speak for themselves
+            told[depth] = (
+                trust[depth] if trust else _strength(ln_ms[at[some]] - expected[some], variance[at[some]], samples[at[some]])
+            )
         out[at] = _weighed(own, expected, count, told[depth])
     return out, tuple(told)
 

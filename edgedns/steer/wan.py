@@ -278,7 +278,7 @@ def _chunk(codes: Ints, weights: Floats, terms: Terms) -> _Arms:
     samples = np.add.reduceat(weights, first)
     mass = weights / np.repeat(samples, counts)
     ln_ms = np.add.reduceat(mass * _LN_MIDDLE[bucket], first)
-    variance = np.maximum(np.add.reduceat(mass * _LN_MIDDLE[bucket] ** 2, first) - ln_ms**2, 0.0)
+    variance = _variance(bucket, mass, first)
     arm = arm_of[first]
     head = np.flatnonzero(np.diff(arm // PROVIDERS, prepend=-1))
     row = np.repeat(np.arange(len(head)), np.add.reduceat(counts, head))
@@ -289,6 +289,15 @@ def _chunk(codes: Ints, weights: Floats, terms: Terms) -> _Arms:
     wins = np.add.reduceat(mass32 * won, first) / len(terms.quantiles) - np.mean(terms.quantiles)
     half = np.add.reduceat(mass32 * below[MEDIAN], first)
     return _Arms(arm, samples, rtt_at(_median(bucket, mass, first, counts)), ln_ms, variance, wins, half)
+
+
+def _variance(bucket: Ints, mass: Floats, first: Ints) -> Floats:
+    """Of each arm's ln(ms), replies alone: one loss would drown all that they tell of their scatter."""
+    mass = np.where(bucket < BUCKETS, mass, 0.0)
+    value = _LN_MIDDLE[bucket]
+    whole = np.maximum(np.add.reduceat(mass, first), 1e-9)
+    mean = np.add.reduceat(mass * value, first) / whole
+    return np.asarray(np.maximum(np.add.reduceat(mass * value * value, first) / whole - mean * mean, 0.0), dtype=np.float64)
 
 
 def _median(bucket: Ints, mass: Floats, first: Ints, counts: Ints) -> Floats:
