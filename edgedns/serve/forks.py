@@ -14,6 +14,7 @@ from typing import IO
 from edgedns.serve.template import MESSAGE
 
 PATIENCE = 20.0
+PROMPT = 0.5  # seconds until the end of a child is told of
 
 
 class Forks:
@@ -23,6 +24,7 @@ class Forks:
         """`log` gets what it and the workers say."""
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.settimeout(PATIENCE)
+        self._born: set[int] = set()
         self._ended: dict[int, int] = {}
         module = responder.partition(":")[0]
         command = [python, "-P", "-m", "edgedns.serve.template", f"--socket={theirs.fileno()}", f"--import={module}"]
@@ -48,18 +50,22 @@ class Forks:
         while True:
             kind, pid, code = self._receive()
             if kind == "born":
+                self._born.add(pid)
                 return pid
             self._ended[pid] = code
 
-    def ended(self) -> dict[int, int]:
-        """Exit codes by process id of those that ended until now, negative for a signal; never blocks."""
-        self._sock.setblocking(False)
+    def code_of(self, pid: int) -> int | None:
+        """How one that is gone ended, negative for a signal; None where nobody tells, as of those that others forked."""
+        if pid not in self._born:
+            return None
+        self._born.discard(pid)
+        self._sock.settimeout(PROMPT)
         with contextlib.suppress(OSError):
-            while True:
-                _, pid, code = self._receive()
-                self._ended[pid] = code
+            while pid not in self._ended:
+                _, other, code = self._receive()
+                self._ended[other] = code
         self._sock.settimeout(PATIENCE)
-        return self._ended
+        return self._ended.pop(pid, None)
 
     def _receive(self) -> tuple[str, int, int]:
         message = self._sock.recv(MESSAGE)

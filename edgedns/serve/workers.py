@@ -350,7 +350,7 @@ class Workers:
             self._template = None
 
     def _mourn(self, one: Worker, now: float) -> None:
-        code = self._template.ended().pop(one.pid, None) if self._template else None
+        code = self._template.code_of(one.pid) if self._template else None
         how = "" if code is None else f" (killed by signal {-code})" if code < 0 else f" (exit {code})"
         if one.ready:
             self._log(f"worker {one.slot}, process {one.pid}, ended{how}; starting another")

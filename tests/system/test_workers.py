@@ -346,7 +346,8 @@ def test_a_worker_told_to_end_ends_at_once(make: Make, tmp_path: Path, number: s
         assert time.monotonic() - begun < 1.0 * 3
         time.sleep(0.01)
     assert workers._template
-    assert workers._template.ended() == {pid: 0}
+    assert workers._template.code_of(pid) == 0
+    assert workers._template.code_of(pid) is None
     assert read_status(tmp_path / "run", 0) is None
 
 
