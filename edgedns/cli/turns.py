@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -39,4 +40,5 @@ class Turns:
 
 def _yield_to_workers() -> None:
     """Where CPUs are short, queries go before compiling. On Linux each thread has a priority of its own."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -171,7 +171,7 @@ def _lock_slot(run: Path, slot: int) -> int | None:
 
 
 def _run(options: argparse.Namespace, run: Path, status: Status) -> int:
-    _allow_descriptors()
+    allow_descriptors()
     clock, complain = Clock(), Complaints(f"worker {options.slot}")
     counters = _open_counters(run, options.slot, complain)
     counters.begin(status.pid, time.time())
@@ -260,8 +260,8 @@ def _is_wildcard(sock: socket.socket) -> bool:
     return Address(*sock.getsockname()[:2]).is_wildcard
 
 
-def _allow_descriptors() -> None:
-    """As many open files as may be: one for each TCP connection."""
+def allow_descriptors() -> None:
+    """As many open files as may be: one for each TCP connection, or for each socket of each worker."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

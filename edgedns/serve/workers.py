@@ -112,6 +112,7 @@ class Workers:
         Without `settle` those that are to go run until that is called, so that `retreat` can leave things as they were.
         """
         self.take_lock()
+        worker.allow_descriptors()
         self._open_log()
         self._before = {one.number for one in self._given}
         found = self._find()
