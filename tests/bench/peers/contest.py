@@ -126,7 +126,7 @@ def cost(peer: Peer, load: Load, seconds: float) -> tuple[float, float]:
     result = run(plan, load.magazine)
     used = peer.cpu() - before
     assert used > 0, f"{peer.title}: those that answer were not found"
-    assert result[Cell.ANSWERED], f"{peer.title} answers nothing of {load.title}"
+    assert result[Cell.ANSWERED], f"{peer.title} answers nothing of {load.title}: {result.to_json()}\n{peer.said()}"
     assert not result[Cell.WRONG], f"{peer.title} answers other questions"
     return used / result[Cell.ANSWERED] * 1e6, result.lost_share
 

@@ -19,6 +19,7 @@ class Native(Peer):
     name, title, program, steers = "edgedns", "edgedns", sys.executable, "subnet"
     note = "native engine; the table as rules by ASN; counters, cookies and NSID on"
     engine = "native"
+    _marked = 0  # from here on the log is the second start's
 
     @classmethod
     def missing(cls) -> bool:
@@ -43,6 +44,7 @@ class Native(Peer):
         self.launch(self.configure(), first=False)
         self._settled()
         self.stop()
+        self._marked = self.log.stat().st_size
         while owners.owners("127.0.0.1", self.port):
             time.sleep(0.05)
         self.launch(self.configure())
@@ -51,11 +53,10 @@ class Native(Peer):
     def _settled(self) -> None:
         """Until it has said that it serves: workers answer before that."""
         until = time.monotonic() + PATIENCE
-        while b"serving " not in self.log.read_bytes():
+        while b"serving " not in self.log.read_bytes()[self._marked :]:
             if time.monotonic() > until:
                 raise RuntimeError(f"{self.title} never said that it serves:\n{self.log.read_text()}")
             time.sleep(0.05)
-        self.log.unlink()
 
     def _write(self, rules: Path) -> None:
         lines = ["version: 1", "providers:", *(f"  {name}: {{v4: [{address}]}}" for name, address in PROVIDERS.items())]

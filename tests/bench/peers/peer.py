@@ -81,7 +81,11 @@ class Peer:
                 if self.process.poll() is not None:
                     break
                 time.sleep(0.005)
-        raise RuntimeError(f"{self.title} does not answer:\n{self.log.read_text(errors='replace')[-3000:]}")
+        raise RuntimeError(f"{self.title} does not answer:\n{self.said()}")
+
+    def said(self) -> str:
+        """The end of what it told."""
+        return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
 
     def pids(self) -> list[int]:
         """It and all below it."""
