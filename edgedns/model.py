@@ -143,6 +143,15 @@ class Wan:
 Action = Pin | Weighted | Failover | Wan
 
 
+def providers_of(action: Action) -> tuple[str, ...]:
+    """The providers that a rule with this action can answer with."""
+    if isinstance(action, Pin):
+        return (action.provider,)
+    if isinstance(action, Weighted):
+        return tuple(name for name, _ in action.shares)
+    return action.order if isinstance(action, Failover) else action.among
+
+
 @dataclass(frozen=True, slots=True)
 class AllDown:
     """What to answer when no provider of a rule is up."""

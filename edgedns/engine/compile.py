@@ -37,6 +37,7 @@ from edgedns.model import (
     Wan,
     Weighted,
     ZoneRules,
+    providers_of,
 )
 from edgedns.steer.atoms import Atoms
 from edgedns.steer.decisions import Column
@@ -118,13 +119,15 @@ class _Draft:
         self._pins = pins
 
     def add_zone(self, source: ZoneSource) -> Zone:
-        """The zone with a slot for each steered name and family."""
+        """The zone with a slot for each steered name and family that somebody could be given an address of."""
         dynamic: dict[tuple[bytes, int], int] = {}
         for record in source.rules.records:
-            policy = _number(self.policies, self._policy_of(record, source.rules))
-            for family, rtype in ((0, types.A), (1, types.AAAA)):
-                dynamic[record.name, rtype] = len(self.slots)
-                self.slots.append((policy, _number(self.ttls, record.ttl) << 1 | family, record.name))
+            policy = self._policy_of(record, source.rules)
+            number = _number(self.policies, policy)
+            for family, rtype in FAMILIES:
+                if self._may_give(policy, family):
+                    dynamic[record.name, rtype] = len(self.slots)
+                    self.slots.append((number, _number(self.ttls, record.ttl) << 1 | (family == 6), record.name))
         zone = Zone.build(source.rules.apex, source.static, dynamic)
         # What is below this name the reference path answers: see names.NameBuilder and explain_name.
         node = Node(EXPLAIN + zone.apex, {}, {})
@@ -138,6 +141,11 @@ class _Draft:
             if names.fold(names.from_text(pin.name)) == record.name
         )
         return Policy(pins + tuple(replace(rule, where=NOWHERE) for rule in record.rules), record.all_down, zone.name)
+
+    def _may_give(self, policy: Policy, family: Family) -> bool:
+        """RFC 7871 section 7.4: where nobody has an address, the negative answer is the same for all, and its scope 0."""
+        named = {name for rule in policy.rules for name in providers_of(rule.action)} | {policy.all_down.use}
+        return any(provider.name in named and provider.addresses(family) for provider in self.providers)
 
     def rule_meta(self, rule: Rule, policy: Policy, cells: Cells) -> dict[str, object]:
         who = [*(provider.name for provider in self.providers), NO_PROVIDER]

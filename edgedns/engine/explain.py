@@ -15,19 +15,16 @@ from edgedns.dns.message import RR, Query
 from edgedns.engine.answer import UDP_PAYLOAD, Steered, answer
 from edgedns.engine.snapshot import Snapshot
 from edgedns.model import (
-    Action,
     Choice,
     Estimate,
-    Failover,
     Family,
     NetworkKey,
-    Pin,
     Prefix,
     Provider,
     Reason,
     State,
     Wan,
-    Weighted,
+    providers_of,
 )
 from edgedns.steer.decisions import Column, Decisions
 from edgedns.steer.health import Health
@@ -121,19 +118,11 @@ def _steering(choice: Choice, steered: Steered, evidence: Evidence, now: float) 
 
 def _candidates(choice: Choice, network: NetworkKey, column: Column, evidence: Evidence, now: float) -> list[dict[str, Any]]:
     """Every provider the rule could give: the ranking's first, then those that are out, each with why it lost."""
-    named = _named(column.action)
+    named = providers_of(column.action)
     ordered = [name for name in choice.ranking if name in named or name == choice.provider]
     ordered += [name for name in named if name not in ordered]
     estimates = _estimates(network, column, evidence)
     return [_candidate(name, choice, estimates, column, network, evidence, now) for name in ordered]
-
-
-def _named(action: Action) -> tuple[str, ...]:
-    if isinstance(action, Pin):
-        return (action.provider,)
-    if isinstance(action, Weighted):
-        return tuple(name for name, _ in action.shares)
-    return action.order if isinstance(action, Failover) else action.among
 
 
 def _estimates(network: NetworkKey, column: Column, evidence: Evidence) -> dict[str, Estimate]:

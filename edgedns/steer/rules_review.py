@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 from ..errors import Problem, problem
-from ..model import Failover, Pin, Provider, Record, Rule, RuleSet, Weighted, ZoneRules
+from ..model import Provider, Record, RuleSet, ZoneRules, providers_of
 from .rules_reach import Hiders
 
 
@@ -37,19 +37,10 @@ def _of_record(record: Record, rules: RuleSet, now: float | None, continent: Cal
         hiders.add(rule)
 
 
-def names_in(rule: Rule) -> tuple[str, ...]:
-    """The providers that a rule can answer with."""
-    if isinstance(rule.action, Pin):
-        return (rule.action.provider,)
-    if isinstance(rule.action, Weighted):
-        return tuple(name for name, _ in rule.action.shares)
-    return rule.action.order if isinstance(rule.action, Failover) else rule.action.among
-
-
 def _one_family(rules: RuleSet) -> Iterator[Problem]:
     """A rule whose providers have no address of one family: that family's question is NODATA."""
     for rule in (rule for zone in rules.zones.values() for record in zone.records for rule in record.rules):
-        used = [rules.providers[name] for name in names_in(rule)]
+        used = [rules.providers[name] for name in providers_of(rule.action)]
         names = ", ".join(provider.name for provider in used)
         for family, question in (("v4", "A"), ("v6", "AAAA")):
             if not any(getattr(provider, family) for provider in used):
@@ -68,7 +59,7 @@ def _twice(providers: Iterable[Provider]) -> Iterator[Problem]:
 def used_providers(zones: Iterable[ZoneRules]) -> set[str]:
     """The providers that a zone's rules and all_down policies name."""
     records = [record for zone in zones for record in zone.records]
-    used = {name for record in records for rule in record.rules for name in names_in(rule)}
+    used = {name for record in records for rule in record.rules for name in providers_of(rule.action)}
     return used | {record.all_down.use for record in records if record.all_down.use}
 
 

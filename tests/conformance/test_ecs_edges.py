@@ -97,6 +97,13 @@ def test_7_4_where_some_have_an_answer_nodata_is_of_the_others_alone(ask: Client
     assert [subnet_of(reply).rpartition("/")[2] for reply in (inside, outside)] == ["25", "25"]
 
 
+def test_7_4_where_nobody_has_an_answer_nodata_is_for_all(ask: Client) -> None:
+    """dogwood has no IPv6 address, and nobody is given another provider: the scope is 0. IPv4 is steered as ever."""
+    reply = ask("nobody6.corners.example.", "AAAA", subnet="192.0.2.7/32")
+    assert (rcode(reply), len(reply.answer), subnet_of(reply)) == ("NOERROR", 0, "192.0.2.7/32/0")
+    assert subnet_of(ask("nobody6.corners.example.", "A", subnet="192.0.2.7/32")) == "192.0.2.7/32/25"
+
+
 @pytest.mark.parametrize(("private", "space"), [("10.1.2.0/24", 8), ("172.20.1.0/24", 12), ("192.168.1.0/24", 16)])
 def test_10_a_scope_covers_private_space_and_no_more(ask: Client, private: str, space: int) -> None:
     """Section 10: "it SHOULD set SCOPE PREFIX-LENGTH to cover all of the relevant private space." The answer is the nominal one
