@@ -28,7 +28,7 @@ NOWHERE = Where("", 0, 0)
 
 
 class Reason(IntEnum):
-    """Why a client was given the target it was given (DESIGN section 4)."""
+    """Why a client was given the target it was given."""
 
     PINNED = 0
     WEIGHTED = 1
@@ -253,7 +253,7 @@ class RuleSet:
 
 
 class NetworkKey(NamedTuple):
-    """A steering key or a level above it (DESIGN section 2, Atoms).
+    """A steering key or a level above it.
 
     Full: (asn, country, family, block), block the top 16 (v4) or 32 (v6) bits of its addresses.
     A level above drops what it doesn't say: block -1, country "", asn -1.

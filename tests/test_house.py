@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,10 @@ def test_no_two_test_files_share_a_name() -> None:
     """pytest takes such files for one module, and leaves one out."""
     names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name not in ("__init__.py", "conftest.py")]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_nothing_points_outside() -> None:
+    """Who reads a clone has neither our plans nor our lists of things to do."""
+    told = re.compile(r"\b(DESIGN|TODO|FIXME)\b|\bissue \d")
+    paths = [path for folder in ("edgedns", "tests") for path in (HOUSE.parent / folder).rglob("*.py") if path != Path(__file__)]
+    assert [str(path) for path in paths if told.search(path.read_text(encoding="utf-8"))] == []

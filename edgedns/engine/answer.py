@@ -1,4 +1,4 @@
-"""The reference path: one query, one snapshot, one answer, and why (DESIGN section 2 "A query").
+"""The reference path: one query, one snapshot, one answer, and why.
 
 Slow and plain on purpose: every fast path is measured against it, byte for byte (law 1), and `explain` calls it (law 3).
 """

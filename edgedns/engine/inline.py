@@ -1,4 +1,4 @@
-"""The inline `tests:` of zone files: they test the rules, not the weather (DESIGN section 5).
+"""The inline `tests:` of zone files: they test the rules, not the weather.
 
 All providers up, no overrides, the nominal table, at the date that each test gives.
 """

@@ -48,7 +48,7 @@ class Spreader:
     def spread(self, rows: Rows, values: Ints, fallback: int) -> Ints:
         """One value a network: its own row's, else that of the nearest level above it in `rows`, else `fallback`.
 
-        Unmapped space has no levels; neither has a public resolver's own address (DESIGN section 9 item 2).
+        Unmapped space has no levels; neither has a public resolver's own address.
         """
         atoms, level = self.atoms, level_of(rows)
         spread = np.full(len(atoms.net_asn), fallback, np.int64)

@@ -2,7 +2,7 @@
 
 A probe is a burst of up to three packets and gives one sample: the least RTT, or lost. A lost one is looked into at
 once: four more single probes at 200 ms, over the targets of the same network, and one through another provider, which
-tells whether the target is alive at all (DESIGN section 9).
+tells whether the target is alive at all.
 A network that has never answered through a provider lies in another PoP's catchment: its replies land there. It is
 asked in each sixth period only, and its losses are nothing to look into.
 All on the running asyncio loop; the loop's delays touch when packets leave, not what is measured (`measure.py`).

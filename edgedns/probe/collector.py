@@ -1,7 +1,7 @@
 """Samples in: newline-delimited JSON -> RttSample, each bad line named and skipped.
 
 Pure: the admin side reads the body and checks the token; what an address's network is and which providers
-exist are callables, and time is an argument. A line is what DESIGN section 6 shows:
+exist are callables, and time is an argument. A line:
 
     {"at": 1764000000.25, "vantage": "fra1", "provider": "alder", "address": "203.0.113.7", "rtt_ms": 23.4}
 

@@ -1,4 +1,4 @@
-"""The address space cut into atoms: what neither a rule nor a measurement can tell apart (DESIGN section 2).
+"""The address space cut into atoms: what neither a rule nor a measurement can tell apart.
 
 Atoms are numbered in three parts: the P atoms in public resolvers' space, their P twins (the same leaves, for when the
 *resolver's* address is looked up), all others; in each part v4 before v6, by address. The index arrays lead to atoms that

@@ -47,7 +47,7 @@ class Batch:
 
 
 def batch_of(samples: Iterable[RttSample]) -> Batch:
-    """RttSamples as a Batch. Unmapped networks (ASN 0) and RTTs outside 0.2 ms to 10 s are left out (section 9 item 3)."""
+    """RttSamples as a Batch. Unmapped networks (ASN 0) and RTTs outside 0.2 ms to 10 s are left out."""
     kept = [s for s in samples if s.network.asn != 0 and (s.rtt_ms is None or MIN_MS <= s.rtt_ms <= MAX_MS)]
     networks, row = intern([s.network for s in kept])
     providers, provider = intern([s.provider for s in kept])

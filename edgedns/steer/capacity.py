@@ -1,4 +1,4 @@
-"""Caps: the cheapest way to keep each provider below its cap, as prices that any network can answer for itself (DESIGN 9.9).
+"""Caps: the cheapest way to keep each provider below its cap, as prices that any network can answer for itself.
 
 minimise sum d_n x_np cost_np, subject to sum_p x_np = 1 and sum_n d_n x_np <= what a provider has room for. HiGHS solves it
 for the heaviest networks; the dual values of the caps are prices in ms, and every other network takes the provider with the

@@ -1,4 +1,4 @@
-"""Decisions as data: which ranking each row of each column has, since when, and what is pending (DESIGN section 9, item 6).
+"""Decisions as data: which ranking each row of each column has, since when, and what is pending.
 
 They are explicit and stored: a restart or another node goes on from them.
 """

@@ -1,4 +1,4 @@
-"""Which arms to probe: the budget goes where doubt times traffic could change an answer (DESIGN section 9, item 7).
+"""Which arms to probe: the budget goes where doubt times traffic could change an answer.
 
 Pure: the same table gives the same list on every node. Users are never the ones who explore.
 """

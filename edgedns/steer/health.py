@@ -1,4 +1,4 @@
-"""Failure, told beside WAN and not through it: CUSUM on loss (DESIGN section 9, items 3 and 8).
+"""Failure, told beside WAN and not through it: CUSUM on loss.
 
 A *path* is one (network, family, provider) as one vantage sees it. A loss moves its sum up by log(p1 / p0), a reply down
 by log((1 - p1) / (1 - p0)); a burst of five losses in a row crosses the threshold. It is a failure only if, since the

@@ -1,4 +1,4 @@
-"""When a wan row changes its provider: hold, dwell, margin, failure and guard (DESIGN section 9, items 6 and 10).
+"""When a wan row changes its provider: hold, dwell, margin, failure and guard.
 
 Each row has a *home*, the provider that it has settled on, and *serving*, which differs from home only while home is down.
 So a failure acts at once and its end too, whatever hysteresis says, and nothing has to be learnt again.

@@ -1,4 +1,4 @@
-"""The holdout: a share of hash units that keep the nominal answer where measurements chose another (DESIGN section 9, item 7).
+"""The holdout: a share of hash units that keep the nominal answer where measurements chose another.
 
 The last step of deciding, over rankings and not rows: whoever serves, and whoever stands in, was decided before. A ranking
 that a failure or a cap made holds nobody out.

@@ -1,4 +1,4 @@
-"""Steering switched off where it loses (DESIGN section 9, item 7): networks that were slower with it than with nominal.
+"""Steering switched off where it loses: networks that were slower with it than with nominal.
 
 A step over rankings, like the holdout: who would serve is decided as ever, and its samples go on being set against nominal's
 (uplift.py). So a network comes back as soon as they no longer say that steering loses.

@@ -1,4 +1,4 @@
-"""RTT histograms: additive, decayed on reading, without a clock of their own (DESIGN section 9, items 3 and 4).
+"""RTT histograms: additive, decayed on reading, without a clock of their own.
 
 An arm is one (row, family, provider). Its histogram has 128 log-spaced buckets from 0.2 ms to 10 s and one more for
 losses, which sorts behind them all. Cells are kept sparse, sorted by arm and bucket, so that memory follows what was

@@ -1,4 +1,4 @@
-"""What steering gains over nominal, in ms, by samples that came after the decision (DESIGN section 9, item 7).
+"""What steering gains over nominal, in ms, by samples that came after the decision.
 
 A choice looks better in the samples that it was made from than it is. So each sample is set against the decisions in force
 when it came: where a network is given another provider than the nominal one by measurement, samples of the one count as

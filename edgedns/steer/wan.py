@@ -1,4 +1,4 @@
-"""The WAN table: what is believed of each provider for each row, and how surely (DESIGN section 9, items 1, 2 and 5).
+"""The WAN table: what is believed of each provider for each row, and how surely.
 
 WAN, wins above nominal, of an arm: how often its RTT lies below thresholds that a provider drawn at random meets with 5,
 12, 25 and 50 %, averaged over the four, less the same for that random provider. 0 is nominal, +0.77 the most there is.

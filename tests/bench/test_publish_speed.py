@@ -1,4 +1,4 @@
-"""Publishing in time (issue 5, item 7): compile of the real table and rules, and 100,000 networks x 8 providers to all workers.
+"""Publishing in time: compile of the real table and rules, and 100,000 networks x 8 providers to all workers.
 
 CPU is held to the figure itself; what the clock says, to three times, on a machine that has other things to do.
 """

@@ -1,4 +1,4 @@
-"""A round for 100,000 networks x 8 providers x 2 families: at most 2 s of one core, 1 GB (issue 3, item 8)."""
+"""A round for 100,000 networks x 8 providers x 2 families: at most 2 s of one core, 1 GB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of measuring and switching: noise, steps, order, merging, restarts (DESIGN section 9, items 4 and 6)."""
+"""Laws of measuring and switching: noise, steps, order, merging, restarts."""
 
 from __future__ import annotations
 
