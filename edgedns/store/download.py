@@ -26,6 +26,7 @@ from yarl import URL
 
 from edgedns import __version__
 from edgedns.errors import SourceError
+from edgedns.store.aside import opened_anew
 from edgedns.store.sources import Key
 
 DOWNLOAD_LIMIT = 64 << 20
@@ -201,7 +202,7 @@ async def _save(reply: aiohttp.ClientResponse, url: str, into: Path, terms: Term
     too_large = f"{shown(url)}: larger than {terms.download_limit} octets: no table is"
     if (whole or 0) > terms.download_limit:
         raise Refused(too_large)
-    with into.open("wb") as file:
+    with opened_anew(into) as file:
         try:
             async for chunk in reply.content.iter_chunked(CHUNK):
                 done += len(chunk)
@@ -258,7 +259,7 @@ def _member(archive: tarfile.TarFile, into: Path, limit: int) -> Path:
 
 def _copied(stream: IO[bytes], into: Path, limit: int) -> Path:
     done = 0
-    with into.open("wb") as file:
+    with opened_anew(into) as file:
         while chunk := stream.read(CHUNK):
             done += len(chunk)
             if done > limit:

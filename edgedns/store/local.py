@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedns.errors import SourceError
+from edgedns.store.aside import opened_anew
 
 Sections = dict[str, NDArray[Any]]
 COOKIE_SECRET = 16
@@ -139,8 +140,7 @@ class LocalStore:
         aside = self.directory / f".{name}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-            with open(descriptor, "wb") as file:
+            with opened_anew(aside, mode) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

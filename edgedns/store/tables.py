@@ -18,6 +18,7 @@ from typing import Any
 from edgedns.errors import SourceError
 from edgedns.steer import asn
 from edgedns.steer.asn import AsnTable
+from edgedns.store.aside import opened_anew
 
 FOLDER = "tables"
 INDEX = "index.json"
@@ -169,7 +170,7 @@ class Tables:
 
     def _write_aside(self, name: str, content: bytes) -> Path:
         path = self.aside(name)
-        with path.open("wb") as file:
+        with opened_anew(path) as file:
             os.fchmod(file.fileno(), 0o644)  # whoever typed this, the server's user is to read it
             file.write(content)
             file.flush()
