@@ -13,6 +13,7 @@ from typing import NamedTuple
 from edgedns.errors import EdgednsError
 
 MAX_WORKERS = 64
+MAX_LISTEN = 126  # two sockets each; workers are passed theirs in one message, of 253 descriptors at most (SCM_MAX_FD)
 MAX_IDENTITY = 63
 TOKEN_VARIABLE = "EDGEDNS_TOKEN"
 OPTIONS = (
@@ -106,6 +107,10 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.listen:
             raise SettingsError("there is no address to listen on: give --listen ADDR:PORT")
+        if len(self.listen) > MAX_LISTEN:
+            raise SettingsError(
+                f"{len(self.listen)} --listen addresses, and at most {MAX_LISTEN} are possible: 0.0.0.0 and [::] are all"
+            )
         if len(set(self.listen)) != len(self.listen):
             raise SettingsError("the same --listen address is given twice")
         if not 1 <= self.workers <= MAX_WORKERS:

@@ -18,8 +18,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from edgedns.serve.handover import MOST
+
 MESSAGE = 1 << 16
-MOST = 253  # descriptors in one message: SCM_MAX_FD
 NAME = "edgedns-worker"  # in ps and top
 
 

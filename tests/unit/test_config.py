@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from edgedns.config import MAX_WORKERS, Address, Settings, SettingsError, default_state, default_workers, load, parse_address
+from edgedns.config import (
+    MAX_LISTEN,
+    MAX_WORKERS,
+    Address,
+    Settings,
+    SettingsError,
+    default_state,
+    default_workers,
+    load,
+    parse_address,
+)
+from edgedns.serve import handover
 
 HOME = {"HOME": "/home/noc"}
 
@@ -158,3 +169,10 @@ def test_settings_check_themselves() -> None:
         Settings(listen=())
     with pytest.raises(SettingsError, match="--workers"):
         Settings(workers=MAX_WORKERS + 1)
+
+
+def test_workers_can_be_passed_the_sockets_of_all_addresses() -> None:
+    many = tuple(Address("192.0.2.1", port) for port in range(1, MAX_LISTEN + 2))
+    assert 2 * len(Settings(listen=many[:-1]).listen) <= handover.MOST
+    with pytest.raises(SettingsError, match="127 --listen addresses, and at most 126 are possible"):
+        Settings(listen=many)
