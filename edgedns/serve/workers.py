@@ -378,6 +378,10 @@ class Workers:
                 one.berth = self._ask(one.slot, {each.number: each for each in one.berth})
             return
         head = metrics.read_head(self._run, one.slot)
+        if head is None and read_status(self._run, one.slot) is None:
+            self._log(f"worker {one.slot}: its files in {self._run} are gone or damaged; another, with new ones, takes over")
+            self._run.mkdir(exist_ok=True)
+            one.send(signal.SIGTERM)
         if head and head.pid == one.pid and head.beat and now - head.beat > SILENT:
             self._log(f"worker {one.slot}, process {one.pid}, has hung for {now - head.beat:.0f} s; it is killed")
             one.send(signal.SIGKILL)
