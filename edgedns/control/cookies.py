@@ -7,6 +7,7 @@ store.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,8 +76,12 @@ class Secrets:
         return True
 
     def _take(self, path: Path, now: float) -> None:
-        with open(path, encoding="ascii", errors="replace") as file:
-            mode, keys = os.fstat(file.fileno()).st_mode, parse_secrets(file.read(LARGEST))
+        # A pipe that nobody writes to must not be waited for: all that changes the world would wait, too.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="ascii", errors="replace") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise ValueError("not a plain file")
+            keys = parse_secrets(file.read(LARGEST))
         if mode & OTHERS_MAY:
             self._log(f"{path}: everybody can read or write the cookie secrets (mode {mode & 0o777:o}): chmod o-rwx")
         kept = self._store.cookie_secrets()

@@ -132,3 +132,12 @@ def test_without_a_file_the_node_s_own_is_kept(place: Place) -> None:
     secrets.follow(NOW + MONTH)
     assert place.keys()[1:] == (own,)
     assert place.lines == []
+
+
+def test_a_pipe_in_place_of_the_file_is_told_of_and_not_waited_for(place: Place) -> None:
+    place.store.ensure_secrets(NOW)
+    before = place.keys()
+    os.mkfifo(place.path)
+    place.secrets().follow(NOW)
+    assert place.lines == [f"{place.path}: not a plain file; the cookie secrets stay as they were"]
+    assert place.keys() == before
