@@ -6,7 +6,7 @@ WAN, wins above nominal, of an arm: how often its RTT lies below thresholds that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -32,11 +32,12 @@ from edgedns.steer.rows import (
     pack_keys,
     parents,
     rows_of,
+    starts,
     unpack,
     unpack_json,
     unpack_keys,
 )
-from edgedns.steer.rtt import BUCKETS, CELLS, PROVIDERS, Cells, RttStore, rtt_at
+from edgedns.steer.rtt import BUCKETS, CELLS, LOST, PROVIDERS, Cells, RttStore, rtt_at
 
 Grid = NDArray[np.float32]
 MEDIAN = 0.5
@@ -206,24 +207,19 @@ def _kept(cells: Cells, names: tuple[str, ...]) -> Cells:
 def _table(cells: Cells, names: tuple[str, ...], terms: Terms, trust: tuple[float, ...]) -> WanTable:
     rows = unpack(cells.keys)
     shape = (len(rows), 2, len(names))
-    arms = _arms(cells, terms)
-    place = _flat_place(arms.arm, len(names))
-    wins, count = _scatter(arms.wins, place, shape, 0.0), _scatter(arms.samples, place, shape, 0.0)
-    w50, rtt, typical, variance = (
-        _scatter(part, place, shape, np.nan) for part in (arms.half, arms.rtt, arms.ln_ms, arms.variance)
-    )
+    arms = _arms(cells, shape, terms)
     parent = parents(rows, cells.keys)
     level = level_of(rows)
     depths = [np.flatnonzero(level == depth) for depth in range(len(LEVELS))]
     prior = _priors(rows, cells.keys, parent)
-    mean, sd = _shrunk(wins, count, depths, prior, terms)
-    typical, trust = pooled(typical, variance, count, depths, prior, trust)
+    mean, sd = _shrunk(arms.wins, arms.samples, depths, prior, terms)
+    typical, trust = pooled(arms.ln_ms, arms.variance, arms.samples, depths, prior, trust)
     seen = np.zeros(shape)
     seen.reshape(-1)[_flat_place(cells.arms, len(names))] = cells.seen
     return WanTable(
-        rows=rows, keys=cells.keys, providers=names, parent=parent, mean=mean, w50=w50, sd=sd,
-        rtt=_inherited(rtt, depths, parent), typical=np.exp(typical),
-        samples=count, seen=seen, at=cells.at, terms=terms, trust=trust,
+        rows=rows, keys=cells.keys, providers=names, parent=parent, mean=mean, w50=arms.half, sd=sd,
+        rtt=_inherited(arms.rtt, depths, parent), typical=np.exp(typical),
+        samples=arms.samples, seen=seen, at=cells.at, terms=terms, trust=trust,
     )  # fmt: skip
 
 
@@ -241,104 +237,132 @@ def _priors(rows: Rows, keys: Keys, parent: Ints) -> Ints:
     return prior
 
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 15
 _LN_MIDDLE: Floats = np.log(rtt_at(np.arange(CELLS, dtype=np.float64) + 0.5))  # of a loss: 10 s
+_LN_REPLY: Floats = np.where(np.arange(CELLS) < LOST, _LN_MIDDLE, 0.0)
 
 
 class _Arms(NamedTuple):
-    """Of each arm that has cells, sorted by code: decayed samples, median RTT in ms, mean and variance of ln(ms), mean of
-    W_q - q, W_50.
+    """Of each arm: decayed samples, mean of W_q - q, W_50, median RTT in ms, mean and variance of ln(ms).
+
+    Without samples the first two are 0, the others NaN.
     """
 
+    samples: Grid
+    wins: Grid
+    half: Grid
+    rtt: Grid
+    ln_ms: Grid
+    variance: Grid
+
+
+class _Shares(NamedTuple):
+    """Of each cell of a chunk: its bucket, the arm and the row it is of (numbered within the chunk), its share of its arm."""
+
+    bucket: Ints
     arm: Ints
-    samples: Floats
-    rtt: Floats
-    ln_ms: Floats
-    variance: Floats
-    wins: Floats
-    half: Floats
+    row: Ints
+    mass: Floats
 
 
-def _arms(cells: Cells, terms: Terms) -> _Arms:
-    """All arms, in chunks of whole rows that fit a processor's cache."""
-    if not len(cells.codes):
-        return _Arms(cells.codes, *(np.zeros(0) for _ in range(6)))
+def _chunks(cells: Cells) -> Iterator[slice]:
+    """All cells, in chunks of whole rows that fit a processor's cache."""
     width = PROVIDERS * CELLS
     heads = np.searchsorted(cells.codes, cells.codes[::_CHUNK] // width * width)
     bounds = np.append(np.unique(heads), len(cells.codes))
-    parts = [_chunk(cells.codes[a:b], cells.weights[a:b], terms) for a, b in pairwise(bounds.tolist())]
-    return _Arms(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+    return (slice(a, b) for a, b in pairwise(bounds.tolist()))
 
 
-def _chunk(codes: Ints, weights: Floats, terms: Terms) -> _Arms:
-    """`mass` is the share of its arm that a cell holds, `first` where an arm begins, `head` which arm a row begins with."""
-    bucket, arm_of = codes % CELLS, codes // CELLS
-    first = np.flatnonzero(np.diff(arm_of, prepend=-1))
-    counts = np.diff(first, append=len(codes))
-    samples = np.add.reduceat(weights, first)
-    mass = weights / np.repeat(samples, counts)
-    ln_ms = np.add.reduceat(mass * _LN_MIDDLE[bucket], first)
-    variance = _variance(bucket, mass, first)
+def _arms(cells: Cells, shape: tuple[int, int, int], terms: Terms) -> _Arms:
+    """[row, family, provider]: what the cells tell of each arm by itself."""
+    grids = [np.full(shape, empty, dtype=np.float32) for empty in (0.0, 0.0, np.nan, np.nan, np.nan, np.nan)]
+    flat = [grid.reshape(-1) for grid in grids]
+    for some in _chunks(cells):
+        arm, values = _chunk(cells.codes[some], cells.weights[some], terms)
+        place = _flat_place(arm, shape[2])
+        for grid, value in zip(flat, values, strict=True):
+            grid[place] = value
+    return _Arms(*grids)
+
+
+def _chunk(codes: Ints, weights: Floats, terms: Terms) -> tuple[Ints, tuple[NDArray[Any], ...]]:
+    """The arms of a few whole rows, as codes, and for each what `_Arms` has.
+
+    Sums are bincounts: of short runs these cost a third of what reduceat does.
+    """
+    arm_of = codes // CELLS
+    first = starts(arm_of)
     arm = arm_of[first]
-    head = np.flatnonzero(np.diff(arm // PROVIDERS, prepend=-1))
-    row = np.repeat(np.arange(len(head)), np.add.reduceat(counts, head))
-    places = _thresholds(row, bucket, mass, np.diff(head, append=len(first)), (MEDIAN, *terms.quantiles))
-    bucket32, mass32 = bucket.astype(np.float32), mass.astype(np.float32)
-    below = {q: _below(place, row, bucket32) for q, place in places.items()}
+    head = starts(arm // PROVIDERS)
+    which = np.repeat(np.arange(len(arm)), np.diff(first, append=len(codes)))
+    row_of_arm = np.repeat(np.arange(len(head)), np.diff(head, append=len(arm)))
+    samples = np.bincount(which, weights)
+    cells = _Shares(codes & (CELLS - 1), which, row_of_arm[which], weights / samples[which])
+    ln_ms, variance = _spread(cells)
+    below = _below(cells, _thresholds(cells, np.bincount(row_of_arm), {*terms.quantiles, MEDIAN}))
     won = sum((below[q] for q in terms.quantiles), start=np.float32(0.0))
-    wins = np.add.reduceat(mass32 * won, first) / len(terms.quantiles) - np.mean(terms.quantiles)
-    half = np.add.reduceat(mass32 * below[MEDIAN], first)
-    return _Arms(arm, samples, rtt_at(_median(bucket, mass, first, counts)), ln_ms, variance, wins, half)
+    wins = np.bincount(which, cells.mass * won) / len(terms.quantiles)
+    half = np.bincount(which, cells.mass * below[MEDIAN])
+    return arm, (samples, wins - np.mean(terms.quantiles), half, rtt_at(_median(cells, first)), ln_ms, variance)
 
 
-def _variance(bucket: Ints, mass: Floats, first: Ints) -> Floats:
-    """Of each arm's ln(ms), replies alone: one loss would drown all that they tell of their scatter."""
-    mass = np.where(bucket < BUCKETS, mass, 0.0)
-    value = _LN_MIDDLE[bucket]
-    whole = np.maximum(np.add.reduceat(mass, first), 1e-9)
-    mean = np.add.reduceat(mass * value, first) / whole
-    return np.asarray(np.maximum(np.add.reduceat(mass * value * value, first) / whole - mean * mean, 0.0), dtype=np.float64)
+def _spread(cells: _Shares) -> tuple[Floats, Floats]:
+    """Of each arm's ln(ms) the mean, and the variance of replies alone: one loss would drown all that they tell of it."""
+    value = _LN_REPLY[cells.bucket]
+    part = cells.mass * value
+    first, second = np.bincount(cells.arm, part), np.bincount(cells.arm, part * value)
+    losses = np.flatnonzero(cells.bucket >= LOST)
+    lost = np.bincount(cells.arm[losses], cells.mass[losses], len(first))
+    replies = np.maximum(1.0 - lost, 1e-9)
+    variance = np.maximum(second / replies - (first / replies) ** 2, 0.0)
+    return first + lost * _LN_MIDDLE[LOST], variance
 
 
-def _median(bucket: Ints, mass: Floats, first: Ints, counts: Ints) -> Floats:
-    """Where on the bucket scale each arm's median lies, interpolated within its bucket."""
-    running = np.cumsum(mass)
-    before = running[first] - mass[first]
-    short = np.add.reduceat(running < np.repeat(before, counts) + MEDIAN, first, dtype=np.int64)
-    at = first + np.minimum(short, counts - 1)
-    fraction = (before + MEDIAN - (running[at] - mass[at])) / mass[at]
-    return np.asarray(bucket[at] + np.clip(fraction, 0.0, 1.0), dtype=np.float64)
+def _median(cells: _Shares, first: Ints) -> Floats:
+    """Where on the bucket scale each arm's median lies, interpolated within its bucket. first: where each arm begins."""
+    running = np.zeros(len(cells.mass) + 1)
+    np.cumsum(cells.mass, out=running[1:])
+    wanted = running[first] + (MEDIAN - 1e-9)  # of two halves the first, however sums are rounded
+    target = wanted[cells.arm]
+    at = np.flatnonzero((running[:-1] < target) & (running[1:] >= target))  # one cell of each arm
+    within = (wanted - running[at]) / cells.mass[at]
+    return np.asarray(cells.bucket[at] + np.clip(within, 0.0, 1.0), dtype=np.float64)
 
 
-def _thresholds(row: Ints, bucket: Ints, mass: Floats, arms: Ints, quantiles: tuple[float, ...]) -> dict[float, Grid]:
-    """For each quantile where on the bucket scale it lies in each row's pool, in which every arm weighs the same."""
-    rows, width = np.arange(len(arms)), BUCKETS + 1
-    pooled = np.bincount(row * width + bucket, weights=mass / arms[row], minlength=len(arms) * width)
-    rising = np.cumsum(pooled)  # by 1 in each row
-    wanted = np.unique(quantiles)
-    target = rows[:, None] + wanted
-    begins = rows[:, None] * width
-    at = np.minimum(np.searchsorted(rising, target.reshape(-1)).reshape(target.shape), begins + BUCKETS)
-    low = np.where(at > 0, rising[at - 1], 0.0)
-    within = np.clip((target - low) / np.maximum(pooled[at], 1e-9), 0.0, 1.0)
-    places = np.ascontiguousarray((at - begins + within).T, dtype=np.float32)
-    return dict(zip(wanted.tolist(), places, strict=True))
+def _thresholds(cells: _Shares, arms: Ints, quantiles: Iterable[float]) -> dict[float, Grid]:
+    """For each quantile where on the bucket scale it lies in each row's pool, in which each of its `arms` weighs the same."""
+    width = BUCKETS + 1
+    place = cells.bucket * len(arms) + cells.row
+    pool: Floats = np.bincount(place, cells.mass, width * len(arms)).astype(np.float64, copy=False)
+    rising = pool.reshape(width, len(arms))
+    for below, here in pairwise(rising):  # rows beside each other: half of what cumsum takes
+        here += below
+    return {quantile: _place(rising, np.multiply(arms, quantile, dtype=np.float64)) for quantile in quantiles}
 
 
-def _below(place: Grid, row: Ints, bucket: Grid) -> Grid:
-    """For each cell the share of it that lies below its row's threshold, so that a tie counts half."""
-    return np.asarray(np.clip(place[row] - bucket, 0.0, 1.0), dtype=np.float32)
+def _place(rising: Floats, target: Floats) -> Grid:
+    """Where each column of rising[bucket, row] reaches its target."""
+    rows = np.arange(len(target))
+    at = np.minimum((rising < target).sum(axis=0, dtype=np.uint8).astype(np.int64), BUCKETS)
+    low = np.where(at > 0, rising[at - 1, rows], 0.0)
+    within = (target - low) / np.maximum(rising[at, rows] - low, 1e-9)
+    return np.asarray(at + np.clip(within, 0.0, 1.0), dtype=np.float32)
+
+
+def _below(cells: _Shares, place: Mapping[float, Grid]) -> dict[float, Grid]:
+    """For each quantile the share of each cell that lies below its row's threshold, so that a tie counts half."""
+    bucket = cells.bucket.astype(np.float32)
+    below = {}
+    for quantile, threshold in place.items():
+        share = threshold[cells.row]
+        share -= bucket
+        below[quantile] = np.clip(share, 0.0, 1.0, out=share)
+    return below
 
 
 def _flat_place(arms: Ints, providers: int) -> Ints:
     """Arm codes -> positions in a flat [row, family, provider] array."""
-    return (arms // PROVIDERS) * providers + arms % PROVIDERS
-
-
-def _scatter(values: Floats, place: Ints, shape: tuple[int, int, int], empty: float) -> Grid:
-    out = np.full(shape, empty, dtype=np.float32)
-    out.reshape(-1)[place] = values
-    return out
+    return (arms // PROVIDERS) * providers + (arms & (PROVIDERS - 1))
 
 
 def _shrunk(wins: Grid, count: Grid, depths: list[Ints], parent: Ints, terms: Terms) -> tuple[Grid, Grid]:
