@@ -57,8 +57,8 @@ def test_what_is_copied_exists_and_is_in_the_context() -> None:
         if word == "COPY" and not rest.startswith("--from=build"):
             source = rest.split()[0]
             assert (ROOT / source).exists()
-    installed = ("edgedns/cli/serve.py", "edgedns/data/asn.xz", "rules/providers.yaml")
-    for needed in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", *installed):
+    installed = ("edgedns/cli/serve.py", "edgedns/engine/_fastpath.c", "edgedns/data/asn.xz", "rules/providers.yaml")
+    for needed in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE", *installed):
         assert (ROOT / needed).exists()
         assert not ignored(needed)
     for unneeded in (".git/config", ".venv/bin/python", "tests/conftest.py", "edgedns/__pycache__/x.pyc"):
@@ -69,6 +69,13 @@ def test_what_is_run_is_the_document_s_first_step() -> None:
     run = " ".join(rest for word, rest in instructions() if word == "RUN")
     assert "-m venv /opt/edgedns" in run
     assert re.search(r"/opt/edgedns/bin/pip install .*/usr/src/edgedns$", run)
+
+
+def test_the_native_engine_is_built() -> None:
+    """Before it is installed a compiler is, in the stage that does not become the image."""
+    words = [rest for word, rest in instructions() if word in ("FROM", "RUN")]
+    compiler, install = (next(i for i, rest in enumerate(words) if what in rest) for what in (" gcc ", "bin/pip install"))
+    assert 0 < compiler < install < len(words) - 1
 
 
 def test_the_image_s_command_is_one_that_serve_takes() -> None:
