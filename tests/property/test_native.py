@@ -46,7 +46,7 @@ ns: [ns1]
 defaults: {ttl: 30s}
 records:
   www: {rules: [{name: near, match: {network: near}, pin: birch}, {name: rest, weighted: {alder: 3, birch: 1}}]}
-  closed: {all_down: nodata, rules: [{name: closed, pin: birch}]}
+  closed: {all_down: nodata, rules: [{name: open, match: {network: near}, pin: alder}, {name: closed, pin: birch}]}
   failed: {all_down: servfail, rules: [{name: failed, pin: birch}]}
   fixed: {rules: [{name: fixed, pin: alder}]}
 static:

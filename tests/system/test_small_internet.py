@@ -60,8 +60,9 @@ def test_a_provider_black_holed_everywhere(play: Play) -> None:
 def test_ipv6_broken_while_ipv4_is_fine(play: Play) -> None:
     told = play("v6_broken")
     assert at(99, told.last_wrong(0.0, told.scenario.lasts)) <= 4.0 * SLACK
-    assert sum(told.switches(4).values()) <= 3
-    assert sum(count > 0 for count in told.switches(6).values()) >= 10
+    before, after = (told.share("alder", family=4, since=since) for since in (-5.0, told.scenario.lasts - 5.0))
+    assert after >= 0.75 * before > 0.0, "nobody leaves it over IPv4"
+    assert told.share("alder", family=6, since=-5.0) > 0.0 == told.share("alder", family=6, since=told.scenario.lasts - 5.0)
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .globe import PROVIDERS, Arm, World
+from .globe import NAMES, PROVIDERS, Arm, World
 from .scenario import Scenario
 
 FAR = 30.0  # ms above the best provider that make an answer wrong
@@ -82,6 +82,11 @@ class Verdict:
 
     def empty(self) -> int:
         return sum(answer.provider < 0 for answer in self.answers)
+
+    def share(self, provider: str, family: int, since: float) -> float:
+        """Which share of the answers of five seconds gave this provider."""
+        then = [answer for answer in self.answers if answer.family == family and since <= answer.at < since + 5.0]
+        return sum(answer.provider == NAMES.index(provider) for answer in then) / max(len(then), 1)
 
     def switches(self, family: int = 4) -> dict[int, int]:
         """Network -> how often the provider that it was given changed since the scenario began."""
