@@ -21,6 +21,13 @@ REPLY_LIMIT = 64 << 20
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """Follows nobody: urllib would take the token along, also to another host."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 class Remote:
     """One server. Whatever goes wrong is a ClickException in one sentence."""
 
@@ -31,7 +38,7 @@ class Remote:
         self._token = token
         self._timeout = timeout
         # A proxy from the environment has no business between an operator and the server on this machine.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _StayHere)
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         return self._call("GET", path + (f"?{urlencode(query)}" if query else ""))
