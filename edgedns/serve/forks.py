@@ -31,7 +31,7 @@ class Forks:
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    [*command, f"--state={state}"],
+                    [*command, f"--state={state}"],  # the template needs none: ps tells by it whose it is
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
