@@ -35,13 +35,14 @@ def pooled(
     out, told = ln_ms.copy(), [0.0] * len(depths)
     for depth in reversed(range(len(depths))):
         at = depths[depth]
-        own, count = lent(out[at], samples[at]), lent(samples[at], samples[at])
+        counted = samples[at]
+        own, count = lent(out[at], counted), lent(counted, counted)
         higher = np.where((above[at] >= 0)[:, None, None], out[above[at]], np.nan)
         expected = higher + _slower(own - higher, count)
         some = slice(None, None, 1 + len(at) // ENOUGH_ROWS)
         if depth:  # networks speak for themselves
             told[depth] = (
-                trust[depth] if trust else _strength(ln_ms[at[some]] - expected[some], variance[at[some]], samples[at[some]])
+                trust[depth] if trust else _strength(ln_ms[at[some]] - expected[some], variance[at[some]], counted[some])
             )
         out[at] = _weighed(own, expected, count, told[depth])
     return out, tuple(told)
@@ -49,8 +50,10 @@ def pooled(
 
 def lent(values: Grid, samples: Grid) -> Grid:
     """values[row, family, provider]; where a row has no samples of a family, the other family's if it has some of that."""
-    empty = (samples == 0).all(axis=2)
+    empty = np.logical_not(samples.any(axis=2))
     borrow = empty & ~empty[:, ::-1]
+    if not borrow.any():
+        return values
     return np.where(borrow[:, :, None], values[:, ::-1], values).astype(np.float32, copy=False)
 
 
@@ -63,8 +66,10 @@ def _slower(ahead: Grid, samples: Grid) -> Grid:
 
 def _weighed(own: Grid, expected: Grid, samples: Grid, worth: float) -> Grid:
     share = samples / np.maximum(samples + np.float32(worth), np.float32(1e-9))
-    both = share * own + (1 - share) * expected
-    return np.where(np.isnan(own), expected, np.where(np.isnan(expected), own, both)).astype(np.float32, copy=False)
+    both = np.array(share * own + (1 - share) * expected, dtype=np.float32)
+    np.copyto(both, own, where=np.isnan(expected))
+    np.copyto(both, expected, where=np.isnan(own))
+    return both
 
 
 def _strength(off: Grid, variance: Grid, samples: Grid) -> float:
