@@ -1147,7 +1147,7 @@ static bool is_exempt(const limiter *l, span client)
 static bool has_valid_cookie(span packet, span reply)
 {
     static const uint8_t option[4] = {0, COOKIE, 0, FULL_COOKIE};
-    if (reply.size < 28 || memcmp(reply.at + reply.size - 28, option, 4))
+    if (reply.size < 28 || memcmp(reply.at + reply.size - 28, option, 4) || !(reply.at[10] | reply.at[11]))
         return false;
     for (size_t at = 1; at + FULL_COOKIE <= packet.size; at++)
         if (!memcmp(packet.at + at, reply.at + reply.size - FULL_COOKIE, FULL_COOKIE))

@@ -24,6 +24,7 @@ MOST = 1_000_000_000
 SURPLUS = 100_000
 DEFAULT = f"surplus={SURPLUS}"
 OFF = "off"
+NONE_ADDITIONAL = b"\0\0"
 COOKIE_OPTION = b"\x00\x0a\x00\x18"
 QUESTION = 12
 TC = 0x02
@@ -142,8 +143,11 @@ def outcome(reply: bytes) -> bytes:
 
 
 def has_valid_cookie(packet: bytes, reply: bytes) -> bool:
-    """Whether the query's server cookie was good: it is given back as it came (RFC 9018 section 4.3)."""
-    return reply[-28:-24] == COOKIE_OPTION and packet.find(reply[-24:]) > 0
+    """Whether the query's server cookie was good: it is given back as it came (RFC 9018 section 4.3).
+
+    It ends the OPT record that ends the reply; a reply without additional records ends in octets that the asker chose.
+    """
+    return reply[-28:-24] == COOKIE_OPTION and reply[10:12] != NONE_ADDITIONAL and packet.find(reply[-24:]) > 0
 
 
 def is_exempt(terms: Terms, client: bytes) -> bool:

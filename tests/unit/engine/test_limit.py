@@ -9,8 +9,10 @@ from typing import Any
 import dns.edns
 import dns.flags
 import dns.message
+import dns.name
 import pytest
 
+from edgedns.engine import native
 from edgedns.engine.limit import DEFAULT, PLACES, SURPLUS, State, Terms, Verdict, limit, parse_terms, truncated
 
 TERMS = Terms(rate=10, slip=2)
@@ -142,6 +144,20 @@ def test_nobody_gets_a_fresh_start_by_coming_between() -> None:
     for i in range(200):
         verdicts += amplified(state, 100, 1, 1000.0 + i / 1e4, 1.0, pair[i % 2])
     assert verdicts.count(Verdict.SEND) < 15
+
+
+def test_a_name_that_looks_like_a_cookie_is_none() -> None:
+    """A refusal without OPT is the question alone: its last octets are the asker's."""
+    name = dns.name.Name([b"\0\x0a\0\x18" + bytes(19), b""])
+    query = dns.message.make_query(name, "A")
+    reply = dns.message.make_response(query)
+    packet, said, state = query.to_wire(), reply.to_wire(), State()
+    assert said[-28:-24] == b"\0\x0a\0\x18"
+    verdicts = [limit(TERMS, state, packet, said, CLIENT, 1000.0 + i / 1000) for i in range(500)]
+    assert verdicts.count(Verdict.SEND) < 50
+    if native.AVAILABLE:
+        twin = native.limiter_of(TERMS, State())
+        assert [twin.limit(packet, said, CLIENT, 1000.0 + i / 1000) for i in range(500)] == verdicts
 
 
 def test_exempt_prefixes() -> None:
