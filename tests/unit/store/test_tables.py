@@ -358,7 +358,11 @@ def test_countries_come_from_a_file_of_their_own(place: Place, publisher: Publis
     assert table.lookup(ip_address("1.1.1.1").packed) == (13335, "")
 
 
-@pytest.mark.parametrize("content", [mmdb({"10.0.0.0/8": {"city": "Oslo"}}), mmdb(COUNTRIES)[:-200], b"", b"<html>"])
+@pytest.mark.parametrize(
+    "content",
+    [mmdb({"10.0.0.0/8": {"city": "Oslo"}}), mmdb(COUNTRIES)[:-200], b"", b"<html>"],
+    ids=["cities", "cut", "empty", "page"],  # not by content: an MMDB says when it was made
+)
 def test_countries_that_are_none(place: Place, publisher: Publisher, content: bytes) -> None:
     before, countries = place.picture(), publisher.publish(content, "/countries")
     with pytest.raises(Refused, match="/countries: "):
