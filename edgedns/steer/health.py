@@ -376,16 +376,20 @@ class Health:
         paths, mine = self._paths, np.flatnonzero(self._whole_index == which)
         fresh = mine[paths["replied"][mine] > self.at - RECENT]
         silent = self._rows_in(fresh) >= 2 and bool(paths["down"][fresh].all())
-        if silent or (doubted and self._others_alive(which, float(state["began"][0])) >= 3):
+        if silent or (doubted and self._others_alive(which, float(state["began"][0]))):
             again = state["since"][0] > 0 and self.at - state["since"][0] < FLAP_WINDOW
             state["flaps"], state["down"], state["since"] = state["flaps"] + 1 if again else 0, True, self.at
             self.changes += 1
 
-    def _others_alive(self, which: int, since: float) -> int:
-        """How many networks replied through other providers, over the same family, and lost nothing meanwhile."""
+    def _others_alive(self, which: int, since: float) -> bool:
+        """Three networks replied through others over the same family, to vantages of half at least of the paths that lost."""
         size = len(self._providers)
         others = np.flatnonzero((self._whole_index // size == which // size) & (self._whole_index != which))
-        return self._rows_in(others[self._witnesses(others, since, self.at)])
+        heard = others[self._witnesses(others, since, self.at)]
+        counted = (self._paths["run"] > 0) | self._paths["down"]
+        losing = np.flatnonzero((self._whole_index == which) & counted & (self._paths["lost"] >= since))
+        believed = np.isin(self._codes[losing] % VANTAGES, self._codes[heard] % VANTAGES)
+        return self._rows_in(heard) >= 3 and 2 * int(believed.sum()) >= len(losing)
 
     def _judge_return(self, state: NDArray[np.void], mine: Ints) -> None:
         since = float(state["since"][0])

@@ -105,6 +105,23 @@ def test_a_vantage_that_comes_back_accuses_nobody():
     assert net.health.changes == 0
 
 
+def test_a_vantage_is_cut_off_while_another_hears_a_provider_that_it_never_heard():
+    def cut(at, i, p, v):
+        return (v == "fra1") == (p == "cedar") or (1060 < at < 1092 and v == "fra1")
+
+    net = Internet(networks=40, cut=cut, vantages=("fra1", "iad1")).run(120)
+    assert net.health.changes == 0
+
+
+def test_a_blackout_is_found_while_another_vantage_is_cut_off():
+    def cut(at, i, p, v):
+        return at > 1060 and (p == "birch" or v == "iad1")
+
+    net = Internet(networks=60, cut=cut, vantages=("fra1", "iad1")).run(90)
+    assert net.health.provider_down("birch", 4)
+    assert not net.health.provider_down("alder", 4)
+
+
 def test_what_a_vantage_kept_while_it_was_cut_off_accuses_nobody():
     """It comes in one body, losses and the first replies together."""
     net = Internet(networks=40).run(60)
