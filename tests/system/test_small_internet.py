@@ -97,7 +97,7 @@ def test_a_catchment_that_moves_is_no_failure(play: Play) -> None:
 def test_a_vantage_that_is_cut_off_moves_nobody(play: Play) -> None:
     told = play("vantage_cut")
     assert not told.last_wrong(0.0, told.scenario.lasts)
-    assert sum(told.switches().values()) <= 5
+    assert sum(told.switches().values()) <= 15, "single paths that lost their last while others were not probed at all"
 
 
 @pytest.mark.long
