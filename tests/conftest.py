@@ -90,8 +90,8 @@ def example() -> Example:
 def made_decisions(nominal: Decisions, atoms: Atoms, seed: int = 4) -> Decisions:
     """Rankings by dice for 4,000 networks and for some levels above them: reorderings, splits, holdouts, all-down."""
     dice = Random(seed)
-    keys = {atoms.network_key(dice.randrange(1, len(atoms.net_asn))) for _ in range(4000)}
-    keys |= {NetworkKey(key.asn, key.country) for key in list(keys)[:800]} | {NetworkKey(key.asn) for key in list(keys)[:300]}
+    drawn = list(dict.fromkeys(atoms.network_key(dice.randrange(1, len(atoms.net_asn))) for _ in range(4000)))
+    keys = {*drawn, *(NetworkKey(key.asn, key.country) for key in drawn[:800]), *(NetworkKey(key.asn) for key in drawn[:300])}
     keys |= {NetworkKey(-1, country) for country in ("DE", "US", "JP")} | {NetworkKey()}
     packed = np.unique(pack(rows_of(keys)))
     columns = {}

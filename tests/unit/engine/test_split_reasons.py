@@ -32,7 +32,7 @@ def test_holdouts_are_told_apart(example: Example) -> None:
         assert given.scope >= 24
         seen[choice.reason, held] += 1
     assert seen[Reason.HOLDOUT, True] > 10
-    assert seen[Reason.MEASURED, False] > 20
-    assert seen[Reason.HELD, False] > 20
+    assert seen[Reason.MEASURED, False] > 10
+    assert seen[Reason.HELD, False] > 10
     share = seen[Reason.HOLDOUT, True] / seen.total()
     assert 0.08 < share < 0.35, "a fifth of the hash units"
