@@ -10,14 +10,13 @@ from random import Random
 from struct import pack
 from typing import NamedTuple, TypeVar
 
+from edgedns.bench import lines
 from edgedns.bench.subnets import Subnet
 from edgedns.bench.volley import Magazine
 from edgedns.dns import edns, name, types
-from edgedns.errors import SourceError
 
 HEADER = 12
 MOST = 1_000_000  # packets of one magazine
-SHOWN = 5
 T = TypeVar("T")
 
 
@@ -41,23 +40,14 @@ class Mix:
     cookie: bytes = b""
 
 
-def parse(lines: Iterable[str], source: str) -> list[Question]:
+def parse(text: Iterable[str], source: str) -> list[Question]:
     """Lines `name type`, as dnsperf has them; `;` and `#` begin comments. SourceError that names bad lines (five of them)."""
-    found, wrong = [], []
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or words[0][0] in ";#":
-            continue
-        try:
-            found.append(question(words))
-        except ValueError as error:
-            wrong.append(f"{source}:{number}: {error}")
-    if wrong:
-        more = [f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
-        raise SourceError("\n".join([*wrong[:SHOWN], *more]))
-    if not found:
-        raise SourceError(f"{source} has no questions; a line is a name and a type: www.example.net A")
-    return found
+    return lines.parse(text, source, _of_line, "questions; a line is a name and a type: www.example.net A")
+
+
+def _of_line(line: str) -> Question | None:
+    words = line.split()
+    return question(words) if words and words[0][0] not in ";#" else None
 
 
 def question(words: Sequence[str]) -> Question:
@@ -69,11 +59,7 @@ def question(words: Sequence[str]) -> Question:
 
 def read(path: Path) -> list[Question]:
     """The questions of a file; SourceError."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            return parse(file, str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} can't be read: {error}") from error
+    return lines.read(path, parse)
 
 
 def random_names(zone: bytes, count: int, rtype: int, dice: Random) -> list[Question]:

@@ -8,9 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from edgedns.errors import SourceError
+from edgedns.bench import lines
 
-SHOWN = 5
 SLASH_24S = range(0x010000, 0xE00000)  # 1.0.0.0 up to 223.255.255.0
 # IANA's special-purpose registry (RFC 6890), the parts below 224.0.0.0 that nobody is asked from, as /24s.
 BOGONS = [
@@ -42,30 +41,19 @@ def random_slash24s(count: int, dice: Random) -> list[Subnet]:
     return made
 
 
-def parse(lines: Iterable[str], source: str) -> list[Subnet]:
-    """A prefix a line, IPv4 or IPv6; `#` begins a comment. SourceError that names each bad line (at most five)."""
-    found, wrong = [], []
-    for number, line in enumerate(lines, 1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        try:
-            net = ip_network(text)
-        except ValueError as error:
-            wrong.append(f"{source}:{number}: {error}")
-        else:
-            found.append(Subnet(1 if net.version == 4 else 2, net.prefixlen, net.network_address.packed))
-    if wrong:
-        raise SourceError("\n".join(wrong[:SHOWN] + ([f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else [])))
-    if not found:
-        raise SourceError(f"{source} has no prefixes; a line is one such as 192.0.2.0/24")
-    return found
+def parse(text: Iterable[str], source: str) -> list[Subnet]:
+    """A prefix a line, IPv4 or IPv6; `#` begins a comment. SourceError that names bad lines (five of them)."""
+    return lines.parse(text, source, _of_line, "prefixes; a line is one such as 192.0.2.0/24")
+
+
+def _of_line(line: str) -> Subnet | None:
+    text = line.partition("#")[0].strip()
+    if not text:
+        return None
+    net = ip_network(text)
+    return Subnet(1 if net.version == 4 else 2, net.prefixlen, net.network_address.packed)
 
 
 def read(path: Path) -> list[Subnet]:
     """The prefixes of a file; SourceError."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            return parse(file, str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} can't be read: {error}") from error
+    return lines.read(path, parse)

@@ -30,6 +30,7 @@ from edgedns.engine.world import Held, make_world
 from edgedns.steer.batch import Batch
 from edgedns.steer.decisions import Decisions
 from edgedns.steer.rows import ROW
+from tests.conformance.peers import free_port
 
 NETWORKS, PROVIDERS = 100_000, 8
 SETTLE = 3.0
@@ -84,12 +85,6 @@ def moved(decisions: Decisions) -> Decisions:
         if len(column.keys):
             columns[key] = replace(column, ranking=np.array(others, np.int32)[column.ranking])
     return replace(decisions, columns=columns)
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def ask(port: int, packet: bytes) -> list[tuple[float, float, str]]:

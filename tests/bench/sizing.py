@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from edgedns.bench.owners import cpu_seconds
+from tests.conformance.peers import free_port
 
 ROOT = Path(__file__).parents[2]
 PROFILES = {"light": 500, "medium": 5_000, "heavy": 36_000, "very heavy": 120_000}  # queries a second
@@ -33,9 +35,7 @@ class Served(NamedTuple):
 @contextmanager
 def serving(engine: str, state: Path, cores: str = "0") -> Iterator[Served]:
     """`edgedns serve` with one worker, on these cores."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     command = ["taskset", "-c", cores, sys.executable, "-m", "edgedns", "serve", "--rules", str(ROOT / "rules")]
     options = ["--state", str(state), "--listen", f"127.0.0.1:{port}", "--admin=off", "--workers=1", "--rate-limit=off"]
     server = subprocess.Popen(
@@ -55,19 +55,17 @@ def serving(engine: str, state: Path, cores: str = "0") -> Iterator[Served]:
         server.wait(20)
 
 
-def cpu(pid: int) -> float:
-    """Seconds of CPU of all threads of a process."""
-    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
-
-
 def asked(served: Served, seconds: float, *words: str) -> dict[str, Any]:
     """What `edgedns bench` reports, with the worker's CPU as shares of a core and microseconds a query."""
     command = ["taskset", "-c", "1", sys.executable, "-m", "edgedns", "bench", f"127.0.0.1:{served.port}", *QUESTIONS]
     about = ["--json", "--max-loss", "1", "--warmup", "0.01s", "--duration", f"{seconds}s"]
-    before = cpu(served.worker)
+    before = cpu_seconds([served.worker])
     done = subprocess.run([*command, *about, *words], capture_output=True, check=True)
     told: dict[str, Any] = json.loads(done.stdout)
-    used = cpu(served.worker) - before
+    after = cpu_seconds([served.worker])
+    if before is None or after is None:
+        raise RuntimeError(f"the worker, process {served.worker}, has ended")
+    used = after - before
     return {**told, "core": used / seconds, "cpu_us": used / max(told["answered"], 1) * 1e6}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import statistics
 import struct
 import subprocess
@@ -20,6 +19,9 @@ from random import Random
 import dns.edns
 import dns.message
 import pytest
+
+from edgedns.bench.owners import cpu_seconds
+from tests.conformance.peers import free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -53,18 +55,6 @@ def write_queries(path: Path, kind: str, count: int = 10_000) -> Path:
     return path
 
 
-def cpu(pid: int) -> float:
-    """Seconds of CPU of all threads of a process (schedstat: nanoseconds)."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 class Target:
     """A server process on one core, shared with the generator: batches are then as large as the window allows, for all."""
 
@@ -74,11 +64,16 @@ class Target:
 
     def cost(self, blast: Path, queries: Path) -> float:
         """Microseconds of CPU per query."""
-        before = cpu(self.process.pid)
+        before = self._cpu()
         command = ["taskset", "-c", "0", str(blast), "127.0.0.1", str(self.port), str(SECONDS), "256", str(queries)]
         replies = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0])
         assert replies > 1000
-        return (cpu(self.process.pid) - before) / replies * 1e6
+        return (self._cpu() - before) / replies * 1e6
+
+    def _cpu(self) -> float:
+        used = cpu_seconds([self.process.pid])
+        assert used is not None, "the server has ended"
+        return used
 
     def stop(self) -> None:
         self.process.terminate()

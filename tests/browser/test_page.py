@@ -18,6 +18,7 @@ import pytest
 from aiohttp import web
 
 from edgedns.web.pages import Pages
+from tests.conformance.peers import free_port
 from tests.unit.web.test_pages import MOVE, Behind, Sources
 
 DRIVER = shutil.which("chromedriver")
@@ -84,12 +85,6 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
     finally:
         driver.terminate()
         driver.wait(20)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int) -> None:

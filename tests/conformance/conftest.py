@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from client import Client, Server
+from peers import free_port
 
 ROOT = Path(__file__).parents[2]
 # Tests ask more than a stranger may, and all from one network.
@@ -89,18 +89,6 @@ def running_edgedns(folder: Path) -> Iterator[Server]:
         yield Server("127.0.0.1", exact, every, ("127.0.0.1", "127.0.0.2", "::1"), folder / "state")
     finally:
         _stop(process, folder / "state" / "run")
-
-
-def free_port() -> int:
-    for _ in range(100):
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
-            first = held.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_STREAM))
-            first.bind(("::", 0))  # dual: IPv4 too
-            port = int(first.getsockname()[1])
-            second = held.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-            second.bind(("::", port))
-            return port
-    raise AssertionError("no port is free for both UDP and TCP")
 
 
 def _wait_for(log: Path, process: subprocess.Popen[bytes], within: float = 60) -> None:

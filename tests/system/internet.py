@@ -63,8 +63,16 @@ def _path() -> str:
     return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=20, env={**os.environ, "PATH": _path()})
+def run(*command: str) -> None:
+    """Run to the end; AssertionError with what it said on failure."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env={**os.environ, "PATH": _path()})
+    assert not done.returncode, f"{shlex.join(command)}: {done.stderr}"
+
+
+def pids(namespace: str) -> list[int]:
+    """Of everything that runs in a network namespace."""
+    done = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, env={"PATH": _path()})
+    return [int(pid) for pid in done.stdout.split()]
 
 
 @dataclass
@@ -110,9 +118,7 @@ class Host:
         return started
 
     def pids(self) -> list[int]:
-        """Of everything that runs in this network namespace."""
-        done = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True, env={"PATH": _path()})
-        return [int(pid) for pid in done.stdout.split()]
+        return pids(self.namespace)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End what runs here, and all that it started, as when the machine loses power."""
@@ -136,27 +142,27 @@ class Internet:
         self.hosts: dict[str, Host] = {}
         self._prefix = f"edgedns-{os.getpid()}"
         self._wire = f"{self._prefix}-wire"
-        _run("ip", "netns", "add", self._wire)
-        _run("ip", "-n", self._wire, "link", "add", "wire", "type", "bridge")
-        _run("ip", "-n", self._wire, "link", "set", "wire", "up")
+        run("ip", "netns", "add", self._wire)
+        run("ip", "-n", self._wire, "link", "add", "wire", "type", "bridge")
+        run("ip", "-n", self._wire, "link", "set", "wire", "up")
 
     def host(self, name: str, *addresses: str) -> Host:
         """A host with these addresses, which reaches all others."""
         namespace, port = f"{self._prefix}-{name}", f"v-{name}"
         folder = self.folder / name
         folder.mkdir()
-        _run("ip", "netns", "add", namespace)
+        run("ip", "netns", "add", namespace)
         # A mount namespace lives as long as a process in it; this one is in no network namespace of ours.
         holder = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sleep", "infinity"], stdin=subprocess.DEVNULL)
         made = self.hosts[name] = Host(name, namespace, folder, addresses, holder)
-        _run("ip", "link", "add", port, "netns", self._wire, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-        _run("ip", "-n", self._wire, "link", "set", port, "master", "wire", "up")
+        run("ip", "link", "add", port, "netns", self._wire, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        run("ip", "-n", self._wire, "link", "set", port, "master", "wire", "up")
         for link in ("lo", "eth0"):
-            _run("ip", "-n", namespace, "link", "set", link, "up")
+            run("ip", "-n", namespace, "link", "set", link, "up")
         for address in addresses:
-            _run("ip", "-n", namespace, "addr", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
+            run("ip", "-n", namespace, "addr", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
         for family in ("-4", "-6"):
-            _run("ip", family, "-n", namespace, "route", "add", "default", "dev", "eth0")
+            run("ip", family, "-n", namespace, "route", "add", "default", "dev", "eth0")
         _wait_for(lambda: os.readlink(f"/proc/{holder.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"), "a mount namespace")
         _own_folders(made)
         return made
@@ -166,8 +172,8 @@ class Internet:
             host.kill()
             host.holder.kill()
             host.holder.wait(10)
-            _run("ip", "netns", "del", host.namespace)
-        _run("ip", "netns", "del", self._wire)
+            run("ip", "netns", "del", host.namespace)
+        run("ip", "netns", "del", self._wire)
 
 
 @contextlib.contextmanager

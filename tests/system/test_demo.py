@@ -23,6 +23,7 @@ import pytest
 
 from edgedns.demo import scenes
 from edgedns.demo.script import load
+from tests.conformance.peers import free_port
 from tests.unit.serve.openapi_check import mismatch
 
 NAME = "www.cdn.example.net"
@@ -104,14 +105,6 @@ def demo(*arguments: str) -> Iterator[Run]:
             run.process.wait(20)
         run.process.kill()
         run.close()
-
-
-def free_port() -> int:
-    """One that is free for TCP and UDP just now."""
-    with socket.socket() as stream, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-        stream.bind(("127.0.0.1", 0))
-        datagrams.bind(("127.0.0.1", stream.getsockname()[1]))
-        return int(stream.getsockname()[1])
 
 
 def of_state(directory: Path) -> list[int]:

@@ -162,9 +162,10 @@ def test_a_collector_that_is_away_is_said_once_and_samples_are_kept(tmp_path: Pa
     ended = ran([*command, "--every", "500ms", "--per-address", "50", "--for", "2s"])
     assert ended.returncode == 0
     assert ended.stderr.count("collector at http://127.0.0.1:9/v1/samples takes no samples, keeping them: ") == 1
-    total = re.search(r"in all: 1[2-6] probes, (1[0-6]) replied, .* 0 accepted, (1[0-6]) waiting", ended.stderr)
+    total = re.search(r"in all: (\d+) probes, (\d+) replied, .* 0 accepted, (\d+) waiting", ended.stderr)
     assert total is not None, ended.stderr
-    assert total[1] == total[2]
+    probes, replied, waiting = map(int, total.groups())
+    assert 8 <= replied == waiting <= probes <= 20, "four paths, each every 0.5 s for two seconds"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import threading
@@ -31,10 +32,15 @@ def wait(done: Callable[[], bool], within: float = 10.0) -> None:
 
 
 def kill(workers: Workers, number: int = 0) -> None:
-    """SIGKILL to one worker, and until it is gone; nobody polls meanwhile."""
-    victim = workers._workers[number]
-    os.kill(victim.pid, signal.SIGKILL)
-    wait(lambda: not victim.is_alive())
+    """SIGKILL to one worker, and until it is gone with all its threads; nobody polls meanwhile.
+
+    A thread that has not run since the signal may still take a packet with it, while /proc shows its process as dead.
+    """
+    victim = os.pidfd_open(workers._workers[number].pid)
+    signal.pidfd_send_signal(victim, signal.SIGKILL)
+    gone, _, _ = select.select([victim], [], [], 10.0)
+    os.close(victim)
+    assert gone, "too late"
 
 
 def numbers(workers: Workers) -> set[int]:
@@ -44,13 +50,12 @@ def numbers(workers: Workers) -> set[int]:
 @contextlib.contextmanager
 def clients(address: Address, count: int) -> Iterator[list[socket.socket]]:
     """So many that the kernel's hash spreads them over all sockets of the port."""
-    made = [socket.socket(address.family, socket.SOCK_DGRAM) for _ in range(count)]
-    for sock in made:
-        sock.settimeout(5)
-        sock.connect((address.host, address.port))
-    yield made
-    for sock in made:
-        sock.close()
+    with contextlib.ExitStack() as opened:
+        made = [opened.enter_context(socket.socket(address.family, socket.SOCK_DGRAM)) for _ in range(count)]
+        for sock in made:
+            sock.settimeout(5)
+            sock.connect((address.host, address.port))
+        yield made
 
 
 def test_what_waits_for_a_killed_worker_is_answered_by_the_next(make: Make) -> None:

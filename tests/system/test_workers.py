@@ -20,6 +20,7 @@ from edgedns.config import Address
 from edgedns.serve import workers as workers_module
 from edgedns.serve.worker import read_status, start_ticks, write_status
 from edgedns.serve.workers import Workers, WorkersError
+from tests.conformance.peers import free_port
 
 HERE = Path(__file__).parent
 LOOPBACK = (Address("127.0.0.1", 0),)
@@ -151,13 +152,6 @@ while True:
     workers.poll()
     time.sleep(0.05)
 """
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def test_workers_outlive_the_control_process_and_the_next_one_takes_them_over(make: Make, tmp_path: Path) -> None:

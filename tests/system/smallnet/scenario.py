@@ -8,8 +8,10 @@ Machines: `cut: POP` (its packets go nowhere), `kill: collector`, `start: collec
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,17 +91,22 @@ class Scenario:
     networks: int = 100
     seen: dict[frozenset[int], dict[Arm, Way]] = field(default_factory=dict, compare=False)
 
+    @cached_property
     def turns(self) -> list[Turn]:
         """What begins and ends, in its order."""
         return sorted(turn for number, event in enumerate(self.events) for turn in event.turns(number, self.lasts))
 
+    @cached_property
+    def _holding(self) -> list[frozenset[int]]:
+        """The numbers of the events that hold before the first turn, and after each."""
+        made = [frozenset[int]()]
+        for turn in self.turns:
+            made.append(made[-1] | {turn.event} if turn.begins else made[-1] - {turn.event})
+        return made
+
     def under_way(self, at: float) -> frozenset[int]:
         """The numbers of the events that hold at a time."""
-        holding: set[int] = set()
-        for turn in self.turns():
-            if turn.at <= at:
-                (holding.add if turn.begins else holding.discard)(turn.event)
-        return frozenset(holding)
+        return self._holding[bisect_right(self.turns, at, key=lambda turn: turn.at)]
 
     def paths(self, world: World, at: float) -> dict[Arm, Way]:
         """Every path as it is at a time."""

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from internet import pids, run
+
 from .globe import POPS, PROVIDERS, SERVER, Arm, Way, World, write_rules, write_targets
 from .scenario import Scenario
 
@@ -107,7 +109,7 @@ class Stage:
     def build(self) -> None:
         """Namespaces, devices, addresses, routes, paths."""
         for name in (EDGE, HQ, *POPS):
-            _run("ip", "netns", "add", f"{self.prefix}-{name}")
+            run("ip", "netns", "add", f"{self.prefix}-{name}")
             self.made.append(name)
             self._inside(name, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
             self._inside(name, "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
@@ -161,7 +163,7 @@ class Stage:
         self.router.ports[device] = self.router.ports.pop(outside)
         self.router.ports[outside] = self.router.ports[device]
         namespace = f"{self.prefix}-{name}"
-        _run("ip", "link", "set", outside, "netns", namespace, "name", device)
+        run("ip", "link", "set", outside, "netns", namespace, "name", device)
         self._ip(name, *(f"addr add {address} dev {device}{' nodad' if ':' in address else ''}" for address in addresses))
         self._ip(name, f"link set {device} up")
 
@@ -175,7 +177,7 @@ class Stage:
                 subprocess.run(command, input="\n".join(batch), text=True, check=True, env=ENVIRON, capture_output=True)
 
     def _inside(self, name: str, *command: str) -> None:
-        _run(*self.command(name, *command))
+        run(*self.command(name, *command))
 
     def command(self, name: str, *command: str) -> list[str]:
         """A command as it is run in a namespace."""
@@ -229,7 +231,7 @@ class Stage:
         out = self.start_watcher(scenario.warm + scenario.lasts)
         start = _first_line_at(out) + scenario.warm
         before: dict[Arm, Way] = self.world.paths
-        for turn in scenario.turns():
+        for turn in scenario.turns:
             time.sleep(max(0.0, start + turn.at - time.time()))
             after = scenario.paths(self.world, turn.at)
             self.router.set_paths({arm: path for arm, path in after.items() if before[arm] != path})
@@ -266,12 +268,12 @@ class Stage:
         for process in self.running.values():
             _kill(process)
         for name in self.made:
-            for pid in _pids(f"{self.prefix}-{name}"):
+            for pid in pids(f"{self.prefix}-{name}"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self.router.stop()
         for name in self.made:
-            _run("ip", "netns", "del", f"{self.prefix}-{name}")
+            run("ip", "netns", "del", f"{self.prefix}-{name}")
 
 
 @contextlib.contextmanager
@@ -297,14 +299,3 @@ def _first_line_at(path: Path) -> float:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait(10)
-
-
-def _pids(namespace: str) -> list[int]:
-    done = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, env=ENVIRON)
-    return [int(pid) for pid in done.stdout.split()]
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRON, timeout=30)
-    if done.returncode:
-        raise AssertionError(f"{' '.join(command)}: {done.stderr}")

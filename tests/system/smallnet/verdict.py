@@ -131,7 +131,7 @@ def draw(verdict: Verdict, path: Path) -> None:
         costs.step(edges[:-1], mean[:-1], where="post", label=name)
     costs.set(xlabel="seconds since it happened", ylabel="mean RTT of the answers, ms", yscale="log")
     costs.legend(loc="upper left", fontsize=7, ncols=4)
-    for turn in verdict.scenario.turns():
+    for turn in verdict.scenario.turns:
         for axes in (shares, costs):
             axes.axvline(turn.at, color="#444444", linewidth=0.8, linestyle=":")
     figure.savefig(path, dpi=110)

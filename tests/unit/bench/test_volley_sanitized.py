@@ -62,8 +62,9 @@ for interval, slots in ((0.0, 256), (50_000.0, 2)):
     assert cells[0] == cells[1] + cells[2], list(cells[:13])
     assert sum(cells[29:]) == sum(cells[13:29]) == cells[1]
     print(*cells[:7])
-socks[0].send(b"stop")
-thread.join()
+while thread.is_alive():  # a full queue would lose it
+    socks[0].send(b"stop")
+    thread.join(0.1)
 """
 
 
