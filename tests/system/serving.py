@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -33,6 +34,18 @@ SLACK = 3.0 * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 # Tests ask more than a stranger may, and all from one network.
 UNLIMITED = "exempt=127.0.0.0/8,exempt=::1/128"
 TOKEN = "sesame-0123456789"
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and until it is gone with all its threads.
+
+    /proc tells of the first one only: another that has not run since the signal may still take a packet with it.
+    """
+    victim = os.pidfd_open(pid)
+    signal.pidfd_send_signal(victim, signal.SIGKILL)
+    gone, _, _ = select.select([victim], [], [], 10.0)
+    os.close(victim)
+    assert gone, f"process {pid} does not end"
 
 
 class Server:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from serving import kill
 from test_workers import LOOPBACK, Make, ask, ask_tcp, lines, make, poll_until, until_replaced
 
 from edgedns.config import Address
@@ -29,18 +29,6 @@ def wait(done: Callable[[], bool], within: float = 10.0) -> None:
     while not done():
         assert time.monotonic() < until, "too late"
         time.sleep(0.01)
-
-
-def kill(workers: Workers, number: int = 0) -> None:
-    """SIGKILL to one worker, and until it is gone with all its threads; nobody polls meanwhile.
-
-    A thread that has not run since the signal may still take a packet with it, while /proc shows its process as dead.
-    """
-    victim = os.pidfd_open(workers._workers[number].pid)
-    signal.pidfd_send_signal(victim, signal.SIGKILL)
-    gone, _, _ = select.select([victim], [], [], 10.0)
-    os.close(victim)
-    assert gone, "too late"
 
 
 def numbers(workers: Workers) -> set[int]:
@@ -64,8 +52,8 @@ def test_what_waits_for_a_killed_worker_is_answered_by_the_next(make: Make) -> N
     before = numbers(workers)
     assert len(before) == 2 * 2 * 2
     for address in workers.listen:
-        kill(workers)
-        kill(workers, 1)
+        for pid in workers.pids:
+            kill(pid)
         with clients(address, 20) as asking, socket.create_connection((address.host, address.port), timeout=5) as stream:
             for sock in asking * 10:
                 sock.send(b"hello")
@@ -147,7 +135,7 @@ def test_what_nobody_can_read_is_left_to_the_others(make: Make, lines: list[str]
     workers.start()
     good, address = list(workers._settings), workers.listen[0]
     workers._settings = [*good, "--no-such-option"]
-    kill(workers)
+    kill(workers.pids[0])
     poll_until(workers, lambda: sum("did not start" in line for line in lines) == 2, 10)
     assert len(workers.held) == 2
     with clients(address, 40) as asking:
@@ -204,7 +192,7 @@ def test_workers_do_not_need_what_they_were_forked_from(make: Make) -> None:
     os.kill(template_of(workers), signal.SIGKILL)
     poll_until(workers, lambda: True)
     assert workers.pids == before
-    kill(workers)
+    kill(workers.pids[0])
     poll_until(workers, lambda: len(workers.pids) == 2)
     assert ask(workers.listen[0], b"hello") == b"hello"
 
