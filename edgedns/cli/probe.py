@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-import os
-import re
 import secrets
-import signal
 import statistics
 import sys
 import time
@@ -18,6 +14,7 @@ from typing import Any
 
 import click
 
+from edgedns.cli import sending
 from edgedns.cli.duration import Duration
 from edgedns.errors import EdgednsError
 from edgedns.probe.agent import Agent, Counts, Plan, Sample, Source
@@ -28,7 +25,6 @@ from edgedns.steer.asn import embedded
 from edgedns.steer.asn import load as load_table
 
 LAST_POST = 1.0
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @click.command()
@@ -60,11 +56,11 @@ def probe(
 ) -> None:
     """Time this vantage's paths through each provider and hand the samples to a collector."""
     try:
-        plan = Plan(_name(vantage, "--vantage"), rest["every"], rest["timeout"],
+        plan = Plan(sending.name(vantage, "--vantage"), rest["every"], rest["timeout"],
                     per_address=rest["per_address"], ceiling=rest["ceiling"])  # fmt: skip
         method: Method = rest["method"]
         whom = labelled(load(targets, method), (embedded() if asn is None else load_table(asn)).lookup)
-        session = _Session(plan, [_source(text) for text in sources], whom, collector, _token(token_file))
+        session = _Session(plan, [sending.source(text) for text in sources], whom, collector, sending.token(token_file))
         asyncio.run(session.run(rest["duration"], rest["once"]))
     except EdgednsError as error:
         raise click.ClickException(str(error)) from None
@@ -79,7 +75,7 @@ class _Session:
         self.plan = plan
         self.sources = sources
         self.targets = targets
-        self.uplink = None if collector == "-" else Uplink(_url(collector), token, self.say)
+        self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, self.say)
         self.rtts: list[float] = []
 
     def say(self, text: str) -> None:
@@ -87,7 +83,7 @@ class _Session:
             print(f"{time.strftime('%H:%M:%S')} {self.plan.vantage}: {text}", file=sys.stderr, flush=True)
 
     async def run(self, duration: float | None, once: bool) -> None:
-        stopped = _stop_signals()
+        stopped = sending.stop_signals()
         agent = Agent(self.plan, self.sources, self.targets, self._take, time.time, Random(), secrets.token_bytes(32))
         self._greet(agent)
         agent.start(rounds=1 if once else None)
@@ -146,14 +142,6 @@ class _Session:
         self.say(", ".join(parts))
 
 
-def _stop_signals() -> asyncio.Event:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    return stopped
-
-
 async def _first(stopped: asyncio.Event, idle: asyncio.Event, duration: float | None) -> None:
     """Until a signal, the end of the last period, or the time asked for."""
     waits = [asyncio.create_task(event.wait()) for event in (stopped, idle)]
@@ -162,44 +150,3 @@ async def _first(stopped: asyncio.Event, idle: asyncio.Event, duration: float | 
     finally:
         for task in waits:
             task.cancel()
-
-
-def _name(text: str, option: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise click.BadParameter(f"{text!r} is not a name of letters, digits, dots and hyphens", param_hint=option)
-    return text
-
-
-def _source(text: str) -> Source:
-    provider, _, address = text.partition("=")
-    packed = _canonical(address)
-    if packed is None:
-        raise click.BadParameter(f"{text!r} is not PROVIDER=ADDRESS", param_hint="--source")
-    return Source(_name(provider, "--source"), packed)
-
-
-def _canonical(address: str) -> str | None:
-    try:
-        return str(ipaddress.ip_address(address))
-    except ValueError:
-        return None
-
-
-def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#]+/?", text):
-        raise click.BadParameter(f"{text!r} is not http://HOST:PORT", param_hint="--collector")
-    return text
-
-
-def _token(file: Path | None) -> str:
-    if file is None:
-        token = os.environ.get("EDGEDNS_TOKEN", "")
-    else:
-        try:
-            token = file.read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.BadParameter(f"can't read {file}: {error}", param_hint="--token-file") from None
-    token = token.strip()
-    if token and not re.fullmatch(r"[!-~]{1,512}", token):
-        raise click.BadParameter("the token is not one word of printable ASCII", param_hint="--token-file")
-    return token

@@ -1,0 +1,70 @@
+"""What the commands that send samples share: how their options are read, and what ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import re
+import signal
+from pathlib import Path
+
+import click
+
+from edgedns.probe.agent import Source
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+def stop_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+def name(text: str, option: str) -> str:
+    """A vantage's or provider's name."""
+    if not _NAME.fullmatch(text):
+        raise click.BadParameter(f"{text!r} is not a name of letters, digits, dots and hyphens", param_hint=option)
+    return text
+
+
+def source(text: str) -> Source:
+    """PROVIDER=ADDRESS, the address of ours that the provider announces."""
+    provider, _, address = text.partition("=")
+    packed = _canonical(address)
+    if packed is None:
+        raise click.BadParameter(f"{text!r} is not PROVIDER=ADDRESS", param_hint="--source")
+    return Source(name(provider, "--source"), packed)
+
+
+def _canonical(address: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return None
+
+
+def url(text: str) -> str:
+    """The collector's."""
+    if not re.fullmatch(r"https?://[^\s/?#]+/?", text):
+        raise click.BadParameter(f"{text!r} is not http://HOST:PORT", param_hint="--collector")
+    return text
+
+
+def token(file: Path | None) -> str:
+    """The collector's, from a file or else the environment; empty for none."""
+    if file is None:
+        found = os.environ.get("EDGEDNS_TOKEN", "")
+    else:
+        try:
+            found = file.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.BadParameter(f"can't read {file}: {error}", param_hint="--token-file") from None
+    found = found.strip()
+    if found and not re.fullmatch(r"[!-~]{1,512}", found):
+        raise click.BadParameter("the token is not one word of printable ASCII", param_hint="--token-file")
+    return found
