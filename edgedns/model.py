@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 
 Family = Literal[4, 6]
 State = Literal["up", "drain", "down"]
+# What was timed: an exchange of ours, a web page's exchanges with every provider, or the connection that a user had anyway.
+Kind = Literal["probe", "beacon", "passive"]
 
 
 class Where(NamedTuple):
@@ -286,6 +288,7 @@ class RttSample:
     rtt_ms: float | None
     address: str = ""
     zone: str = ""
+    kind: Kind = "probe"
 
 
 @dataclass(frozen=True, slots=True)

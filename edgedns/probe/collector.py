@@ -6,7 +6,8 @@ exist are callables, and time is an argument. A line:
     {"at": 1764000000.25, "vantage": "fra1", "provider": "alder", "address": "203.0.113.7", "rtt_ms": 23.4}
 
 with `"lost": true` instead of `rtt_ms`, `asn` (and `family`, 4 if not given) instead of `address`, and
-`name` (a zone) if wanted. Fields that are not known here are left alone: an agent may be newer than its collector.
+`name` (a zone) if wanted; `kind` where it was no probe (model.Kind). Fields that are not known here are left alone: an
+agent may be newer than its collector.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NoReturn
 
-from edgedns.model import Family, NetworkKey, RttSample
+from edgedns.model import Family, Kind, NetworkKey, RttSample
 
 BODY_LIMIT = 16 * 1024 * 1024
 LINE_LIMIT = 4096
@@ -148,7 +149,7 @@ class Collector:
         if vantage is not None and speaker != vantage:
             raise _Refused("wrong_vantage", f"this token speaks for vantage {vantage!r}, not {speaker!r}")
         at = _at(fields, now)
-        rtt = _rtt(fields)
+        rtt, kind = _rtt(fields), _kind(fields)
         provider = _named(fields, "provider")
         if not self.knows_provider(provider):
             raise _Refused("unknown_provider", f"unknown provider {provider!r}")
@@ -156,7 +157,7 @@ class Collector:
         network, family, address = self._network(fields)
         if not self._within_rate(speaker, now):
             raise _Refused("over_rate", f"vantage {speaker!r} sends more than {self.rate:g} samples a second")
-        return RttSample(at, speaker, provider, network, family, rtt, address, zone)
+        return RttSample(at, speaker, provider, network, family, rtt, address, zone, kind)
 
     def _zone(self, fields: dict[str, Any]) -> str:
         zone = fields.get("name")
@@ -286,6 +287,17 @@ def _rtt(fields: dict[str, Any]) -> float | None:
     if not RTT_LEAST_MS <= rtt <= RTT_MOST_MS:
         raise _Refused("bad_rtt", f"rtt_ms {_shown(rtt)} is not within {RTT_LEAST_MS:g} to {RTT_MOST_MS:g}")
     return float(rtt)
+
+
+def _kind(fields: dict[str, Any]) -> Kind:
+    kind: Any = fields.get("kind", "probe")
+    if kind == "probe":
+        return "probe"
+    if kind not in ("beacon", "passive"):
+        raise _Refused("bad_field", f"kind is none of probe, beacon and passive: {_shown(kind)}")
+    if fields.get("lost") or fields.get("address") is None:
+        raise _Refused("bad_field", f"a {kind} sample has an address and is never lost: only probes know what they sent")
+    return "beacon" if kind == "beacon" else "passive"
 
 
 def _family(fields: dict[str, Any]) -> Family | None:

@@ -88,6 +88,12 @@ def test_the_zone_is_folded() -> None:
     assert sample.zone == "cdn.example.net"
 
 
+@pytest.mark.parametrize(("given", "kind"), [(..., "probe"), ("probe", "probe"), ("beacon", "beacon"), ("passive", "passive")])
+def test_a_sample_says_what_was_timed(given: Any, kind: str) -> None:
+    (sample,) = one(line(kind=given)).accepted
+    assert sample.kind == kind
+
+
 def test_a_field_from_the_future_is_left_alone() -> None:
     assert len(one(line(catchment={"pop": ["ams2"]})).accepted) == 1
 
@@ -130,6 +136,10 @@ def test_a_field_from_the_future_is_left_alone() -> None:
         ({"family": 5}, "family is not 4 or 6: 5"),
         ({"name": "other.example"}, "unknown zone 'other.example'"),
         ({"name": "a b"}, "name is not the name of a zone: 'a b'"),
+        ({"kind": "guess"}, "kind is none of probe, beacon and passive: 'guess'"),
+        ({"kind": ["beacon"]}, "kind is none of probe, beacon and passive: ['beacon']"),
+        ({"kind": "beacon", "rtt_ms": ..., "lost": True}, "a beacon sample has an address and is never lost"),
+        ({"kind": "passive", "address": ..., "asn": 64496}, "a passive sample has an address and is never lost"),
     ],
 )
 def test_a_bad_field_is_named(changes: dict[str, Any], error: str) -> None:
