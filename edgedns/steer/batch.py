@@ -21,7 +21,10 @@ SAMPLES_A_ROW = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """n samples. `row`, `provider` and `vantage` index the tables beside them; `rtt` is in ms, NaN when lost."""
+    """n samples. `row`, `provider` and `vantage` index the tables beside them; `rtt` is in ms, NaN when lost.
+
+    anew: what was known of the arms that these are of counts no more, these are what there is to begin with.
+    """
 
     rows: Rows
     providers: tuple[str, ...]
@@ -32,6 +35,7 @@ class Batch:
     family: Ints
     rtt: Floats
     at: Floats
+    anew: bool = False
 
     def __len__(self) -> int:
         return len(self.at)

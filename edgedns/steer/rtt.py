@@ -19,7 +19,9 @@ import numpy as np
 
 from edgedns.errors import SourceError
 from edgedns.model import RttSample
+from edgedns.steer.anew import Anew
 from edgedns.steer.batch import MAX_MS, MIN_MS, Batch, batch_of, joined
+from edgedns.steer.paths import among
 from edgedns.steer.rows import (
     KEY,
     Bools,
@@ -35,6 +37,7 @@ from edgedns.steer.rows import (
     pack_json,
     pack_keys,
     starts,
+    unpack,
     unpack_json,
     unpack_keys,
 )
@@ -84,6 +87,7 @@ class RttStore:
 
     Samples count when their round closes; until then they are kept as they came. Those of a round closed already are
     still counted, with the weight of their own round; those older than twelve half-lives are not.
+    An arm that begins anew (anew.py) does so in the store that is told of it: of two that are merged both must be.
     """
 
     def __init__(self, round_seconds: float = 10.0, half_life: float = 5.0) -> None:
@@ -92,6 +96,7 @@ class RttStore:
         self.round = -1
         self._base = 0
         self._pending: list[Batch] = []
+        self._anew: list[Batch] = []
         self._keys = np.zeros(0, dtype=KEY)
         self._providers: tuple[str, ...] = ()
         self._codes = np.zeros(0, dtype=np.int64)
@@ -104,15 +109,16 @@ class RttStore:
         self.observe_columns(batch_of(samples))
 
     def observe_columns(self, batch: Batch) -> None:
-        """Take samples in columns; a Batch is not copied."""
+        """Take samples in columns; a Batch is not copied. Arms that begin anew do so when the round closes."""
         if len(batch):
-            self._pending.append(batch)
+            (self._anew if batch.anew else self._pending).append(batch)
 
     def close_round(self, now: float) -> None:
         """Count what belongs to rounds that ended by `now`; samples of later rounds wait for theirs."""
         closing = int(np.floor(now / self.round_seconds)) - 1
         self.round = max(self.round, closing)
         self._rebase()
+        self._begin_anew()
         if self._pending:
             batch, self._pending = joined(self._pending), []
             self._take(batch)
@@ -127,6 +133,30 @@ class RttStore:
         home = _at_home(counted)
         self._count(_only_where(counted, home))
         self._count(_only_where(replace(counted, rows=above_networks(batch.rows)), ~home))
+
+    def _begin_anew(self) -> None:
+        """Drop what was counted of arms that begin anew, and what waits of them from before."""
+        end = (self.round + 1) * self.round_seconds
+        due = [batch for batch in self._anew if batch.at.max() < end]
+        if not due:
+            return
+        self._anew = [batch for batch in self._anew if batch.at.max() >= end]
+        seeds = replace(joined(due), anew=False)
+        anew = Anew.of(seeds)
+        self._drop(anew.arms_in(self._keys, self._providers))
+        waiting = [batch.take(~anew.outdates(batch)) for batch in self._pending]
+        self._pending = [batch for batch in (*waiting, seeds.take(~anew.supersedes(seeds))) if len(batch)]
+
+    def _drop(self, arms: Ints) -> None:
+        """Forget arms, in their rows and as much of the levels above."""
+        gone = among(self._codes // CELLS, arms)
+        codes, weights = self._codes[gone], self._weights[gone]
+        self._codes, self._weights = self._codes[~gone], self._weights[~gone]
+        for some, higher in _above(codes, self._keys):
+            less = _summed(higher, weights[some], weights[some])
+            self._codes, self._weights = _added(self._codes, self._weights, less.codes, -less.weights)
+        left = self._weights > 1e-9 * self._weight(np.array([self.round]))[0]
+        self._codes, self._weights = self._codes[left], self._weights[left]
 
     def cells(self) -> Cells:
         """The histograms as of the last closed round; a sample of that round weighs 1."""
@@ -146,6 +176,7 @@ class RttStore:
         self._codes, self._weights = _added(self._codes, self._weights, code, weight)
         self._arms, self._seen = _latest(self._arms, self._seen, self._translate(other, other._arms, 1), other._seen)
         self._pending.extend(other._pending)
+        self._anew.extend(other._anew)
         self._forget()
 
     def to_sections(self) -> Sections:
@@ -255,7 +286,7 @@ class RttStore:
             return
         dead = self._arms[gone]
         self._arms, self._seen = self._arms[~gone], self._seen[~gone]
-        keep = ~_member(self._codes // CELLS, dead)
+        keep = ~among(self._codes // CELLS, dead)
         self._codes, self._weights = self._codes[keep], self._weights[keep]
         used = np.zeros(len(self._keys), dtype=bool)
         used[self._arms // (2 * PROVIDERS)] = True
@@ -422,6 +453,13 @@ def _widened(codes: Ints, values: Floats, more: Ints) -> tuple[Ints, Floats, Int
     return wide, filled, place
 
 
-def _member(values: Ints, sorted_set: Ints) -> Bools:
-    at = np.minimum(np.searchsorted(sorted_set, values), len(sorted_set) - 1)
-    return np.asarray(sorted_set[at] == values, dtype=np.bool_)
+def _above(codes: Ints, keys: Keys) -> list[tuple[Ints, Ints]]:
+    """For each level above: which of these cells count there, and their codes there. Levels that are the same count once."""
+    row, rest = np.divmod(codes, _ROW)
+    rows, which = np.unique(row, return_inverse=True)
+    place = np.stack([lookup(keys, pack(level)) for level in lineage(unpack(keys[rows]))], axis=1)[which.reshape(-1)]
+    found = []
+    for level in range(1, place.shape[1]):
+        counts = (place[:, level] >= 0) & ~(place[:, :level] == place[:, level : level + 1]).any(axis=1)
+        found.append((np.flatnonzero(counts), (place[:, level] * _ROW + rest)[counts]))
+    return found

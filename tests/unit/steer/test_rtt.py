@@ -1,10 +1,13 @@
 """Histograms: what is counted, how it decays, that order and place of counting don't matter."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from edgedns.errors import SourceError
 from edgedns.model import NetworkKey, RttSample
+from edgedns.steer.batch import batch_of
 from edgedns.steer.rows import key_of, pack, unpack
 from edgedns.steer.rtt import BUCKETS, LOST, RttStore, bucket_of, rtt_at, without
 
@@ -139,3 +142,43 @@ def test_without_takes_out_exactly_what_one_vantage_saw():
     left = without(every.cells(), mine.cells(), np.unique(pack(unpack(every.cells().keys))))
     assert left.weights.tolist() == others.cells().weights.tolist()
     assert {left.providers[code // 256 % 256] for code in left.codes.tolist()} == {"birch"}
+
+
+def anew(*samples):
+    return dataclasses.replace(batch_of(samples), anew=True)
+
+
+def test_an_arm_that_begins_anew_drops_what_came_before_at_every_level():
+    neighbour, store, other = NetworkKey(64500, "DE", 4, 0xC001), RttStore(), RttStore()
+    common = [sample(1004.0, 30.0, "birch"), sample(1005.0, 20.0, network=neighbour)]
+    later = [sample(1015.0, 100.0), sample(1016.0, 30.0, "birch")]
+    for each, own in ((store, [sample(1003.0, 20.0), sample(1004.0, 21.0)]), (other, [])):
+        each.observe([*own, *common])
+        each.close_round(1010.0)
+    store.observe([sample(1012.0, 22.0), *later])
+    other.observe([sample(1014.0, 99.0), *later])
+    store.observe_columns(anew(sample(1014.0, 99.0)))
+    for each in (store, other):
+        each.close_round(1020.0)
+    assert counted(store) == counted(other)
+
+
+def test_an_arm_begins_anew_with_the_last_that_it_was_told_to():
+    store = RttStore()
+    for at, rtt in ((1003.0, 50.0), (1005.0, 90.0)):
+        store.observe([sample(at, rtt)])
+        store.observe_columns(anew(sample(at, rtt)))
+    store.close_round(1010.0)
+    assert {cell: n for cell, n in counted(store).items() if cell[0] == NETWORK} == {
+        (NETWORK, 4, "alder", bucket_of(np.array([90.0]))[0]): 1.0
+    }
+
+
+def test_what_begins_anew_in_a_round_still_open_waits_for_its_end():
+    store = RttStore()
+    store.observe([sample(1003.0, 20.0)])
+    store.observe_columns(anew(sample(1012.0, 90.0)))
+    store.close_round(1010.0)
+    assert {bucket for *_, bucket in counted(store)} == {bucket_of(np.array([20.0]))[0]}
+    store.close_round(1020.0)
+    assert {bucket for *_, bucket in counted(store)} == {bucket_of(np.array([90.0]))[0]}
