@@ -12,48 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple, TypeVar
 
 from edgedns.errors import EdgednsError
-from edgedns.model import Family
-from edgedns.probe.budget import Budget, burst_for, period_for
+from edgedns.probe.budget import Budget
+from edgedns.probe.layout import Arm, Layout, Plan, Source, laid_out
 from edgedns.probe.measure import Line, Method, Token, open_line
 from edgedns.probe.targets import Target
 
 K = TypeVar("K")
+__all__ = ["Agent", "Counts", "Path", "Plan", "Sample", "Source"]
 JITTER_SHARE = 0.1
 STEP_LIMIT = 64
 SILENT_EVERY = 6  # periods
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How one agent probes; seconds. `per_address` and `ceiling` are packets a second, one host's and all."""
-
-    vantage: str
-    every: float = 10.0
-    timeout: float = 1.0
-    burst: int = 3
-    gap: float = 0.05
-    confirmations: int = 4
-    confirm_gap: float = 0.2
-    per_address: float = 1.0
-    ceiling: float = 1000.0
-
-
-class Source(NamedTuple):
-    """The address of ours that a provider alone announces."""
-
-    provider: str
-    address: str
-
-    @property
-    def family(self) -> Family:
-        return 6 if ":" in self.address else 4
 
 
 class Sample(NamedTuple):
@@ -102,18 +76,34 @@ class Counts:
         return self.since(Counts())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Path:
-    """One provider to one target."""
+    """One provider to one target, since a round; asked in one of `turns` rounds. Once it is `gone` no packet leaves on it."""
 
     target: Target
     provider: str
+    network: str
     line: Line
     burst: int
+    turn: int
+    turns: int
+    since: int
+    gone: bool = False
 
     @property
     def arm(self) -> tuple[str, str]:
-        return self.target.network, self.provider
+        return self.network, self.provider
+
+
+class _Paths:
+    """The paths of one layout, in their order, and by network and target."""
+
+    def __init__(self, layout: Layout, paths: tuple[Path, ...], targets: int) -> None:
+        self.period = layout.period
+        self.all = paths
+        self.of_arm = _by(paths, lambda path: path.arm)
+        self.of_target = _by(paths, lambda path: path.target)
+        self.unreachable = targets - len(self.of_target)
 
 
 @dataclass(slots=True, eq=False)
@@ -151,27 +141,25 @@ class Agent:
         self._clock = clock
         self._dice = dice
         self._loop = asyncio.get_running_loop()
-        self._budget = Budget(plan.per_address, plan.ceiling)
-        layout = _layout(plan, sources, _shuffled(targets, dice))
-        self.period = layout.period
-        self.unreachable = len(targets) - len({id(target) for target, _, _ in layout.arms})
+        self._sources = sources
+        self._key = key
+        self._budget = Budget(plan.per_address, plan.ceiling, plan.of_network)
         self._lines: dict[tuple[Method, Source], Line] = {}
+        self._places: dict[Target, float] = {}
+        self._next = self._round = 0
         try:
-            self.paths = tuple(
-                Path(target, source.provider, self._line(target.method, source, key), burst)
-                for target, source, burst in layout.arms
-            )
+            self._paths = self._laid(targets, self._round)
+            if targets and not self._paths.all:
+                raise EdgednsError("no target can be probed: no source has the address family of any target's endpoint")
         except EdgednsError:
             self._close_lines()
             raise
-        self._network_paths = _by(self.paths, lambda path: path.arm)
-        self._target_paths = _by(self.paths, lambda path: path.target)
+        self._coming: _Paths | None = None
         self._confirming: dict[tuple[str, str], float] = {}
         self._answered: set[tuple[str, str]] = set()
         self._under_way: set[_Probe] = set()
         self._waiting: set[asyncio.TimerHandle] = set()
         self._walk: asyncio.TimerHandle | None = None
-        self._next = self._round = 0
         self._round_at = self._due = 0.0
         self._rounds_left: int | None = None
         self.idle = asyncio.Event()
@@ -182,9 +170,28 @@ class Agent:
         return sum(line.strays for line in self._lines.values())
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        return self._paths.all
+
+    @property
+    def period(self) -> float:
+        """Seconds: as planned, or longer to keep the ceilings."""
+        return self._paths.period
+
+    @property
+    def unreachable(self) -> int:
+        """Targets of a family that no source has."""
+        return self._paths.unreachable
+
+    @property
     def burst(self) -> int:
         """The packets of the thinnest probe: less than asked for where the budget is short."""
-        return min(path.burst for path in self.paths)
+        return min((path.burst for path in self.paths), default=self.plan.burst)
+
+    @property
+    def turns(self) -> int:
+        """Periods until the targets of the fullest network have all had their turn."""
+        return max((path.turns for path in self.paths), default=1)
 
     def start(self, rounds: int | None = None) -> None:
         """Begin; after `rounds` periods (None: never) no more are scheduled, and `idle` is set when all have ended."""
@@ -203,6 +210,45 @@ class Agent:
             self._clear(probe)
         self._close_lines()
 
+    # Whom: what is known of paths that stay is kept, and so is their place in the order.
+
+    def retarget(self, targets: Sequence[Target]) -> None:
+        """Probe these from the next period on, and those that are not among them no more, at once.
+
+        NotPossible, and nothing changes, where a method can't be used.
+        """
+        coming = self._laid(targets, self._round + 1)
+        for path in self._paths.all:
+            path.gone = path.target not in coming.of_target
+        self._coming = coming
+        if not self._paths.all and self._walk is not None:  # nothing to wait for
+            self._walk.cancel()
+            self._round_at = self._loop.time()
+            self._begin_round()
+            self._walk = self._loop.call_at(self._due, self._step)
+
+    def _laid(self, targets: Sequence[Target], since: int) -> _Paths:
+        """The targets in an order by dice, each where it stood before."""
+        places = {target: self._places.get(target) or self._dice.random() for target in targets}
+        layout = laid_out(self.plan, self._sources, sorted(places, key=places.__getitem__))
+        laid = _Paths(layout, tuple(self._path(arm, since) for arm in layout.arms), len(places))
+        self._places = places
+        return laid
+
+    def _path(self, arm: Arm, since: int) -> Path:
+        target, provider = arm.target, arm.source.provider
+        line = self._line(target.method, arm.source, self._key)
+        return Path(target, provider, target.network, line, arm.burst, arm.turn, arm.turns, since)
+
+    def _adopt(self, coming: _Paths) -> None:
+        known = {(path.target, path.provider): path.since for path in self._paths.all}
+        for path in coming.all:
+            path.since = known.get((path.target, path.provider), path.since)
+        self._paths, self._coming = coming, None
+        self._answered &= coming.of_arm.keys()
+        self._confirming = {arm: until for arm, until in self._confirming.items() if arm in coming.of_arm}
+        self._budget.forget(self._loop.time())
+
     def _close_lines(self) -> None:
         for line in self._lines.values():
             line.close()
@@ -217,7 +263,7 @@ class Agent:
     # The schedule: slot i of n lies at i/n of the period, each probe at a random point near its slot's start.
 
     def _due_of(self, index: int) -> float:
-        slot = self.period / len(self.paths)
+        slot = self.period / max(1, len(self.paths))
         return self._round_at + slot * index + min(slot, JITTER_SHARE * self.period) * self._dice.random()
 
     def _step(self) -> None:
@@ -227,37 +273,50 @@ class Agent:
         for _ in range(STEP_LIMIT):
             if self._due > now:
                 break
-            if self._is_wanted(self._next):
+            if self._next < len(self.paths) and self._is_wanted(self._next):
                 self._begin(self.paths[self._next], scheduled=True)
             if not self._advance(now):
+                self._tell_idle()
                 return
         self._walk = self._loop.call_at(self._due, self._step)
 
     def _is_wanted(self, index: int) -> bool:
-        """In the first periods all are; then the silent ones in turn, so that none is forgotten."""
-        if self._round < 2 or self.paths[index].arm in self._answered:
-            return True
-        return (self._round + index) % SILENT_EVERY == 0
+        """When it has its turn; its first two are for all, then the silent ones' in rotation, so that none is forgotten."""
+        path = self.paths[index]
+        rotation, turn = divmod(self._round - path.since, path.turns)
+        if turn != path.turn:
+            return False
+        return rotation < 2 or path.arm in self._answered or (rotation + index) % SILENT_EVERY == 0
 
     def _advance(self, now: float) -> bool:
         self._next += 1
-        if self._next == len(self.paths):
+        if self._next >= len(self.paths):
             if self._rounds_left is not None:
                 self._rounds_left -= 1
                 if self._rounds_left == 0:
                     return False
-            self._next = 0
-            self._round += 1
             self._round_at += self.period
             if now - self._round_at > self.period:  # the machine slept or is too slow: don't catch up by a flood
                 self._round_at = now
                 self.counts.behind += 1
+            self._begin_round()
+            return True
         self._due = self._due_of(self._next)
         return True
+
+    def _begin_round(self) -> None:
+        self._next = 0
+        self._round += 1
+        if self._coming is not None:
+            self._adopt(self._coming)
+        self._due = self._due_of(self._next)
 
     # One probe.
 
     def _begin(self, path: Path, scheduled: bool) -> None:
+        if path.gone:
+            self._tell_idle()
+            return
         wanted = path.burst if scheduled else 1
         probe = _Probe(path, scheduled, self._clock(), wanted)
         self._under_way.add(probe)
@@ -271,12 +330,12 @@ class Agent:
         probe.timers.append(self._loop.call_at(last + self.plan.timeout, self._end, probe))
 
     def _send(self, probe: _Probe) -> None:
-        endpoint = probe.path.target.endpoint
-        if not self._budget.take(endpoint.host, self._loop.time()):
+        path, endpoint = probe.path, probe.path.target.endpoint
+        if path.gone or not self._budget.take(endpoint.host, self._loop.time(), path.network):
             self.counts.packets_held += 1
             return
         try:
-            probe.tokens.append(probe.path.line.send(endpoint, lambda rtt_ms: self._replied(probe, rtt_ms)))
+            probe.tokens.append(path.line.send(endpoint, lambda rtt_ms: self._replied(probe, rtt_ms)))
             self.counts.packets += 1
         except OSError:  # nothing left this machine, so nothing is known of the path
             self.counts.packets_failed += 1
@@ -319,9 +378,9 @@ class Agent:
         if self._confirming.get(path.arm, 0.0) > now:
             return
         self._confirming[path.arm] = now + self.plan.confirmations * self.plan.confirm_gap
-        paths = self._network_paths[path.arm]
-        at = paths.index(path)
-        for number in range(1, self.plan.confirmations + 1):
+        paths = self._paths.of_arm.get(path.arm, [])
+        at = next((place for place, each in enumerate(paths) if each.target == path.target), 0)
+        for number in range(1, self.plan.confirmations + 1 if paths else 1):
             self._later(number * self.plan.confirm_gap, paths[(at + number) % len(paths)])
         witness = self._witness(path)
         if witness is not None:
@@ -329,8 +388,8 @@ class Agent:
 
     def _witness(self, path: Path) -> Path | None:
         """The same target through another provider that has answered."""
-        others = (each for each in self._target_paths[path.target] if each is not path and each.arm in self._answered)
-        return next(others, None)
+        others = (each for each in self._paths.of_target.get(path.target, ()) if each.provider != path.provider)
+        return next((each for each in others if each.arm in self._answered), None)
 
     def _later(self, delay: float, path: Path) -> None:
         def begin() -> None:
@@ -339,46 +398,6 @@ class Agent:
 
         handle = self._loop.call_later(delay, begin)
         self._waiting.add(handle)
-
-
-class _Layout(NamedTuple):
-    """The probes of one period in their order, with the packets that the budget leaves each."""
-
-    period: float
-    arms: list[tuple[Target, Source, int]]
-
-
-def _layout(plan: Plan, sources: Sequence[Source], targets: Sequence[Target]) -> _Layout:
-    pairs = _spread([(target, _of_family(sources, target)) for target in targets])
-    if not pairs:
-        raise EdgednsError("no target can be probed: no source has the address family of any target's endpoint")
-    paths_of = Counter(target.endpoint.host for target, _ in pairs)
-    kept = plan.confirmations + 1  # and a witness
-    each = plan.every, plan.per_address, plan.burst, kept
-    burst_of = {host: burst_for(paths, *each) for host, paths in paths_of.items()}
-    arms = [(target, source, burst_of[target.endpoint.host]) for target, source in pairs]
-    packets = sum(burst for _, _, burst in arms)
-    return _Layout(period_for(paths_of, packets, plan.every, plan.per_address, plan.ceiling), arms)
-
-
-def _of_family(sources: Sequence[Source], target: Target) -> list[Source]:
-    family = 6 if ":" in target.endpoint.host else 4
-    return [source for source in sources if source.family == family]
-
-
-def _shuffled(targets: Sequence[Target], dice: Random) -> list[Target]:
-    return dice.sample(targets, len(targets))
-
-
-def _spread(arms: Sequence[tuple[Target, list[Source]]]) -> list[tuple[Target, Source]]:
-    """The order of one period: the probes of one target lie far apart, and each short stretch meets every provider."""
-    placed: list[tuple[int, int, Target, Source]] = []
-    for number, (target, sources) in enumerate(arms):
-        for arm, source in enumerate(sources):
-            turn = (number + arm * len(arms) // len(sources)) % len(arms)
-            placed.append((turn, arm, target, source))
-    placed.sort(key=lambda place: place[:2])
-    return [(target, source) for _, _, target, source in placed]
 
 
 def _by(paths: Sequence[Path], key: Callable[[Path], K]) -> Mapping[K, list[Path]]:

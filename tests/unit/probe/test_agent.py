@@ -276,7 +276,7 @@ def test_the_budget_of_an_address_holds_packets_back() -> None:
 def test_the_ceiling_holds_for_all_addresses_together() -> None:
     budget = Budget(per_address=1000, ceiling=10)
     sent = sum(budget.take(str(n), 5 + n / 1000) for n in range(3000))
-    assert 39 <= sent <= 41
+    assert 35 <= sent <= 38  # a second's worth at once, then nine tenths of it each second: a hundred in any ten
 
 
 def test_a_crowded_address_gets_thinner_probes_or_a_longer_period() -> None:
@@ -285,7 +285,7 @@ def test_a_crowded_address_gets_thinner_probes_or_a_longer_period() -> None:
     assert burst_for(paths=40, every=10, per_address=1, most=3) == 1
     assert period_for({"a": 4}, 12, every=10, per_address=1, ceiling=1000) == 10
     assert period_for({"a": 40, "b": 1}, 41, every=10, per_address=1, ceiling=1000) == 40
-    assert period_for({"a": 4}, 12, every=1, per_address=100, ceiling=2) == 6
+    assert period_for({"a": 4}, 18, every=1, per_address=100, ceiling=2) == 10
 
 
 def test_what_can_not_leave_gives_no_sample() -> None:
