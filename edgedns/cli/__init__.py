@@ -18,6 +18,7 @@ COMMANDS = {
     "explain": "explain",
     "orders": "orders",
     "pin": "orders",
+    "plan": "plan",
     "probe": "probe",
     "reload": "reload",
     "replay": "replay",

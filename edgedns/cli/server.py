@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from edgedns.cli.reloading import Reloaded, Reloading
-from edgedns.cli.services import make_services, make_sources
+from edgedns.cli.services import make_services, make_sources, planned
 from edgedns.cli.turns import Turns
 from edgedns.cli.watch import Watch
 from edgedns.config import Address, Settings
@@ -22,7 +22,7 @@ from edgedns.control import Control, Paths
 from edgedns.control.cookies import Secrets
 from edgedns.errors import EdgednsError
 from edgedns.probe.check import Checker, Result
-from edgedns.serve import admin, systemd, udp
+from edgedns.serve import admin, plans, systemd, udp
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
 from edgedns.serve.workers import Workers
@@ -104,7 +104,8 @@ class Server:
             return
         services = make_services(self.control, self.workers, self.turns, self._reload_on_order)
         self.pages = Pages(make_sources(services, self.control, self.turns.call))
-        app = admin.make_app(services, self.settings.token, self.pages.routes())
+        routes = [*self.pages.routes(), *plans.routes(partial(planned, self.control, self.turns), self.settings.token)]
+        app = admin.make_app(services, self.settings.token, routes)
         sock = self._take_admin_socket(self.settings.admin)
         runner, address = await admin.start(app, sock)
         self.say(f"admin side: http://{address}/")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from math import isfinite, nan
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from edgedns import metrics
 from edgedns.cli.turns import Turns
-from edgedns.control import Control
+from edgedns.control import Control, planning
 from edgedns.control.caps import Account
 from edgedns.dns import name as names
 from edgedns.dns import types
 from edgedns.engine.explain import Question, explain
-from edgedns.errors import EdgednsError
+from edgedns.errors import EdgednsError, RuleErrors
 from edgedns.metrics import Family
 from edgedns.model import Override, Prefix
 from edgedns.serve import admin
@@ -32,6 +34,10 @@ class Call(Protocol):
     """Runs a function of the control's in its turn."""
 
     async def __call__(self, function: Callable[..., T], *arguments: object) -> T: ...
+
+
+class PlanError(EdgednsError):
+    """The rules of a plan have mistakes."""
 
 
 class QuestionError(EdgednsError):
@@ -113,6 +119,29 @@ async def remove_override(control: Control, turns: Turns, number: str) -> bool:
         left = [one for one in control.overrides if one.id != number]
         world = await turns.beside(control.world_with, left, time.time())
         return await turns.call(control.drop_order, number, world, time.time())
+
+
+async def planned(control: Control, turns: Turns, files: Mapping[str, str]) -> Mapping[str, Any]:
+    """What publishing these files as rules would change."""
+    with tempfile.TemporaryDirectory(prefix="edgedns-plan-") as folder:
+        _write(Path(folder), files)
+        async with turns.changing:
+            try:
+                world = await turns.beside(planning.draft, control, Path(folder), time.time())
+            except RuleErrors as errors:
+                raise PlanError(str(errors).replace(f"{folder}/", "")) from None
+            made = await turns.call(planning.plan, control, world, time.time())
+        return await turns.beside(made.told)
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise PlanError(f"{name!r} can't be written: {error.strerror}") from None
 
 
 def make_sources(services: admin.Services, control: Control, call: Call) -> Sources:

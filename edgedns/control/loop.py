@@ -128,8 +128,8 @@ class Control:
         table = self._reader.first_table()
         read, good = self._reader.first_rules(now)
         serials = kept_serials(root)
-        rules = held_to_tests(read, self._inputs(table, read.rules), serials, now, None, good)
-        world = make_world(rules, self._inputs(table, rules.loaded.rules), serials, now)
+        rules = held_to_tests(read, self.inputs(table, read.rules), serials, now, None, good)
+        world = make_world(rules, self.inputs(table, rules.loaded.rules), serials, now)
         self.force = self._resumed(world, root, now)
         self._note_problems()
         self.publish(self.force, now)
@@ -151,7 +151,7 @@ class Control:
         taken_at = min(until - world.rules.fresh_for, now) if until and table is not None else 0.0
         self.measured.sampled_at = max(taken_at, 0.0)
         force = Force(world, decisions or Decisions({}), table or nothing, self.measured.sampled_at)
-        return self._decided(force, now)
+        return self.decided(force, now)
 
     def _stored(self, root: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
         name = root.get(kind)
@@ -164,9 +164,9 @@ class Control:
         world = self.world
         try:
             read = self._reader.rules(now, world.loaded)
-            inputs = self._inputs(world.table, read.rules)
+            inputs = self.inputs(world.table, read.rules)
             rules = held_to_tests(read, inputs, world.serials, now, world.ground, world.loaded)
-            return make_world(rules, self._inputs(world.table, rules.loaded.rules), world.serials, now, world.ground)
+            return make_world(rules, self.inputs(world.table, rules.loaded.rules), world.serials, now, world.ground)
         except (EdgednsError, OSError) as error:
             self.counts.reloads_bad += 1
             self.log(f"{error}\nthe rules stay as they were")
@@ -186,7 +186,7 @@ class Control:
         """The same rules over the ASN table as it is now; None when that can't be used."""
         world = self.world
         try:
-            inputs = self._inputs(self._reader.table(), world.rules)
+            inputs = self.inputs(self._reader.table(), world.rules)
             return make_world(Held(world.loaded), inputs, world.serials, now, world.ground)
         except (EdgednsError, OSError) as error:
             self.log(f"{error}\nthe ASN table stays as it was")
@@ -208,13 +208,13 @@ class Control:
         try:
             self.measured.keep_pace(world.rules.round)
             self.checks.follow(world.rules.providers)
-            self._adopt(self._decided(replace(self.force, world=world), now), now)
+            self._adopt(self.decided(replace(self.force, world=world), now), now)
         except EdgednsError as error:
             self.log(f"not published: {error}")
             return False
         return True
 
-    def _inputs(self, table: AsnTable, rules: RuleSet) -> Inputs:
+    def inputs(self, table: AsnTable, rules: RuleSet) -> Inputs:
         pins = self.orders.pins(rules)
         return Inputs(table, pins, self._salt, self.registry.block, self.publisher.put, self.mapped.sections)
 
@@ -240,7 +240,7 @@ class Control:
         pins = self.orders.pins(world.rules, orders)
         if pins == self.orders.pins(world.rules):
             return world
-        inputs = replace(self._inputs(world.table, world.rules), pins=pins)
+        inputs = replace(self.inputs(world.table, world.rules), pins=pins)
         return make_world(Held(world.loaded), inputs, world.serials, now, world.ground)
 
     def take_order(self, order: Override, world: World | None, now: float) -> None:
@@ -260,7 +260,7 @@ class Control:
         before = self.overrides
         self.orders.replace_with(orders)
         try:
-            self._adopt(self._decided(replace(self.force, world=world or self.world), now), now)
+            self._adopt(self.decided(replace(self.force, world=world or self.world), now), now)
         except EdgednsError:
             self.orders.replace_with(before)
             raise
@@ -278,7 +278,7 @@ class Control:
             except ValueError as error:
                 raise SourceError(f"these samples can't be taken: {error}") from error
             if changed:
-                self._adopt(self._decided(self.force, now), now)
+                self._adopt(self.decided(self.force, now), now)
         return outcome
 
     def take_check(self, target: Target, good: bool | None, note: str, now: float) -> None:
@@ -288,12 +288,12 @@ class Control:
             return
         self.log(change.text)
         if change.down is not None:
-            self._adopt(self._decided(self.force, now), now)
+            self._adopt(self.decided(self.force, now), now)
 
     def tick(self, now: float) -> None:
         """To be called a few times a second: ends overrides, closes rounds, saves."""
         if self.orders.expire(now):
-            self._adopt(self._decided(self.force, now), now)
+            self._adopt(self.decided(self.force, now), now)
         number = int(now // self.world.rules.round)
         if number != self._round:
             self._round = number
@@ -311,7 +311,7 @@ class Control:
         table = self.measured.close_round(list(self.world.rules.providers), now)
         wished = self._wished(replace(force, table=table, taken_at=now), now) if table is not None else None
         if wished is None or not self._is_plausible(wished, now):
-            wished = self._decided(force, now)  # failures are acted upon all the same
+            wished = self.decided(force, now)  # failures are acted upon all the same
         self._adopt(wished, now)
 
     # -- caps
@@ -325,7 +325,7 @@ class Control:
     def take_caps(self, solved: Solved, now: float) -> None:
         """Follow new prices."""
         decisions = self.caps.take(solved, self.force.decisions)
-        self._adopt(self._decided(replace(self.force, decisions=decisions), now), now)
+        self._adopt(self.decided(replace(self.force, decisions=decisions), now), now)
 
     def take_loads(self, loads: Sequence[Load], now: float) -> dict[str, Any]:
         """Measured loads; the reply. LoadError when one names what there is not."""
@@ -375,7 +375,7 @@ class Control:
         """As `_decided`, from a new table and all else that is new with a round."""
         return replace(force, decisions=self._decide(force, now, now, self._asked(), self.gained.losing))
 
-    def _decided(self, force: Force, now: float) -> Force:
+    def decided(self, force: Force, now: float) -> Force:
         return replace(force, decisions=self._decide(force, now, now))
 
     def _decide(

@@ -314,3 +314,12 @@ def _clean(text: str) -> tuple[str, int, bool]:
             character = " "
         out.append(character)
     return "".join(out), depth, not quoted
+
+
+def rdata_text(rtype: int, rdata: bytes) -> str:
+    """Rdata as a zone file has it (RFC 1035 section 5.1); its octets where that can't be told (RFC 3597 section 5)."""
+    try:
+        made = dns.rdata.from_wire(dns.rdataclass.IN, dns.rdatatype.RdataType.make(rtype), rdata, 0, len(rdata))
+    except (dns.exception.DNSException, ValueError):
+        return f"\\# {len(rdata)} {rdata.hex()}".rstrip()
+    return made.to_text()

@@ -66,7 +66,7 @@ class Question:
 
 def explain(snapshot: Snapshot, question: Question, evidence: Evidence, now: float) -> dict[str, Any]:
     """The answer to a question and every candidate's case, as JSON (its form: edgedns/web/openapi.json)."""
-    query = _query(question)
+    query = query_of(question)
     given, choice = answer(snapshot, query, question.client, now)
     told: dict[str, Any] = {
         "serial": snapshot.serial,
@@ -86,7 +86,8 @@ def explain(snapshot: Snapshot, question: Question, evidence: Evidence, now: flo
     return told
 
 
-def _query(question: Question) -> Query:
+def query_of(question: Question) -> Query:
+    """The query that asks it."""
     subnet = None
     if question.subnet is not None:
         family = 1 if question.subnet.family == 4 else 2

@@ -142,7 +142,7 @@ def measured_force(control: Control, now: float, steps: Steps) -> Force:
         table = control.measured.close_round(list(NAMES), now)
     assert table is not None
     with steps.step("decide"):
-        return control._decided(replace(control.force, table=table, taken_at=now), now)
+        return control.decided(replace(control.force, table=table, taken_at=now), now)
 
 
 def subnet_that_moves(control: Control, force: Force) -> str:
@@ -167,7 +167,7 @@ def measure() -> dict[str, object]:
             control.start(now - 20)
         loaded = control.world.loaded
         with steps.step("compile"):
-            make_world(Held(loaded), control._inputs(control.world.table, loaded.rules), control.world.serials, now)
+            make_world(Held(loaded), control.inputs(control.world.table, loaded.rules), control.world.serials, now)
         force = measured_force(control, now - 10, steps)
         with steps.step("first update"):
             control._adopt(force, now - 10)
