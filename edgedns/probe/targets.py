@@ -4,6 +4,7 @@
     {"address": "203.0.113.7", "endpoint": "127.80.0.1:5301"}         speaks for 203.0.113.7, packets go elsewhere
     {"asn": 64496, "endpoint": "[::1]:53", "method": "dns"}           speaks for an AS
     {"address": "2001:db8::7", "method": "tcp", "port": 443, "name": "cdn.example.net"}
+    {"address": "203.0.113.7", "method": "https", "server": "www.example.com"}      whose certificate is held to that name
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ SIZE_LIMIT = 64 << 20
 TARGETS_LIMIT = 1_000_000
 MISTAKES_SHOWN = 20
 YAML_DEPTH = 8
-PORTS: dict[Method, int] = {"udp": 7, "tcp": 443, "dns": 53, "icmp": 0}
-KEYS = frozenset({"address", "asn", "family", "endpoint", "method", "port", "name"})
+PORTS: dict[Method, int] = {"udp": 7, "tcp": 443, "dns": 53, "icmp": 0, "http": 80, "https": 443}
+KEYS = frozenset({"address", "asn", "family", "endpoint", "method", "port", "server", "name"})
 
 _BRACKETED = re.compile(r"\[([^\]]*)\](?::(\d{1,5}))?")
+_SERVER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
 _PLAIN = re.compile(r"([^:]+)(?::(\d{1,5}))?")
 
 
@@ -204,7 +206,16 @@ def _endpoint(entry: dict[str, Any], method: Method, address: str) -> Endpoint:
         port = 0
     elif type(port) is not int or not 0 < port < 65536:
         raise _Wrong(f"port is not within 1 to 65535: {port!r}")
-    return Endpoint(str(_reachable(host)), port)
+    return Endpoint(str(_reachable(host)), port, _server(entry, method))
+
+
+def _server(entry: dict[str, Any], method: Method) -> str:
+    server = entry.get("server", "")
+    if not isinstance(server, str) or (server and not _SERVER.fullmatch(server)):
+        raise _Wrong(f"server is not the name of a host: {server!r}")
+    if server and method not in ("http", "https"):
+        raise _Wrong("`server` is only for `http` and `https`")
+    return server
 
 
 def _split(value: Any) -> tuple[str, int | None]:

@@ -61,7 +61,7 @@ def test_json_lines_and_yaml_say_the_same(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_endpoints(entry: dict[str, Any], endpoint: tuple[str, int]) -> None:
-    assert target_of(entry).endpoint == endpoint
+    assert target_of(entry).endpoint[:2] == endpoint
 
 
 def test_without_a_table_a_network_is_no_more_than_surely_one() -> None:
@@ -100,7 +100,9 @@ def test_labels_are_the_steering_keys() -> None:
         ({"address": "203.0.113.7", "family": 6}, "family is 6, but the address is IPv4"),
         ({"address": "203.0.113.7", "family": "4"}, "family is not 4 or 6: '4'"),
         ({"address": "203.0.113.7", "endpont": "x"}, "unknown key 'endpont'"),
-        ({"address": "203.0.113.7", "method": "http"}, "unknown method 'http', it is one of udp, tcp, dns, icmp"),
+        ({"address": "203.0.113.7", "method": "ftp"}, "unknown method 'ftp', it is one of udp, tcp, dns, icmp, http, https"),
+        ({"address": "203.0.113.7", "method": "https", "server": "a b"}, "server is not the name of a host: 'a b'"),
+        ({"address": "203.0.113.7", "method": "tcp", "server": "www.example.com"}, "`server` is only for `http` and `https`"),
         ({"address": "203.0.113.7", "method": ["udp"]}, "unknown method ['udp']"),
         ({"address": "203.0.113.7", "port": 65536}, "port is not within 1 to 65535: 65536"),
         ({"address": "203.0.113.7", "port": "7"}, "port is not within 1 to 65535: '7'"),
