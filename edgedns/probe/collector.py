@@ -1,44 +1,41 @@
-"""Samples in: newline-delimited JSON -> RttSample, each bad line named and skipped.
+"""Samples in: newline-delimited JSON -> samples, each bad line named and skipped.
 
 Pure: the admin side reads the body and checks the token; what an address's network is and which providers
-exist are callables, and time is an argument. A line:
-
-    {"at": 1764000000.25, "vantage": "fra1", "provider": "alder", "address": "203.0.113.7", "rtt_ms": 23.4}
-
-with `"lost": true` instead of `rtt_ms`, `asn` (and `family`, 4 if not given) instead of `address`, and
-`name` (a zone) if wanted; `kind` where it was no probe (model.Kind). Fields that are not known here are left alone: an
-agent may be newer than its collector.
+exist are callables, and time is an argument. What a line may hold: `lines.py`.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from socket import AF_INET, AF_INET6, inet_pton
-from typing import Any, NoReturn
+from typing import Any
 
-from edgedns.model import Family, Kind, NetworkKey, RttSample
+import numpy as np
+
+from edgedns.model import RttSample
+from edgedns.probe.columns import Columns, Places, read
+from edgedns.probe.lines import (
+    LINE_LIMIT,
+    MAX_AGE,
+    MAX_AHEAD,
+    NetworkOf,
+    NetworkOfAsn,
+    Refused,
+    World,
+    read_line,
+)
+from edgedns.steer.batch import Batch, batch_of, joined
 
 BODY_LIMIT = 16 * 1024 * 1024
-LINE_LIMIT = 4096
 LINES_LIMIT = 100_000
 NAMED_LIMIT = 100
-RTT_LEAST_MS = 0.2
-RTT_MOST_MS = 10_000.0
-MAX_AGE = 600.0
-MAX_AHEAD = 5.0
 VANTAGES_LIMIT = 1024
-ASN_MOST = 2**32 - 1
+RATE = 10_000.0
+BURST = 100_000.0
+_BLANK = " \t\r\x0b\x0c"
 
-NetworkOf = Callable[[bytes], NetworkKey | None]
-NetworkOfAsn = Callable[[int, Family], NetworkKey | None]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_ZONE = re.compile(r"[A-Za-z0-9_*-][A-Za-z0-9._*-]{0,253}")
-_MAPPED = bytes(10) + b"\xff\xff"
+__all__ = ["BODY_LIMIT", "LINES_LIMIT", "LINE_LIMIT", "MAX_AGE", "MAX_AHEAD", "REASONS", "Collector", "Outcome"]
 
 # Every line that is seen ends as exactly one of these.
 REASONS = (
@@ -58,22 +55,42 @@ REASONS = (
 )
 
 
-class _Refused(Exception):
-    """One line can't be used: the counter it belongs to, and the sentence for its sender."""
-
-    def __init__(self, reason: str, error: str) -> None:
-        super().__init__(error)
-        self.reason = reason
-        self.error = error
-
-
 @dataclass(slots=True)
 class Outcome:
-    """What became of one body. `rejected` holds (line counted from 1, error), the first NAMED_LIMIT of them."""
+    """What became of one body. `rejected` holds (line counted from 1, error), the first NAMED_LIMIT of them.
 
-    accepted: list[RttSample] = field(default_factory=list)
+    Samples that were read one by one lie in `single` (line, sample), all others in `columns`.
+    """
+
     rejected: list[tuple[int, str]] = field(default_factory=list)
     rejected_total: int = 0
+    columns: Columns | None = None
+    single: list[tuple[int, RttSample]] = field(default_factory=list)
+
+    @property
+    def taken(self) -> int:
+        """How many samples were accepted."""
+        return len(self.single) + (len(self.columns.line) if self.columns else 0)
+
+    @property
+    def accepted(self) -> list[RttSample]:
+        """All of them, in the order of their lines."""
+        if self.columns is None:
+            return [sample for _, sample in self.single]
+        numbered = [*zip(self.columns.line.tolist(), self.columns.samples(), strict=True), *self.single]
+        return [sample for _, sample in sorted(numbered, key=lambda each: each[0])]
+
+    @property
+    def others(self) -> list[RttSample]:
+        """Those that are no probes."""
+        return [sample for _, sample in self.single if sample.kind != "probe"]
+
+    def probes(self) -> Batch:
+        """The probes, in no order; networks of ASN 0 are left out."""
+        single = batch_of(sample for _, sample in self.single if sample.kind == "probe")
+        if self.columns is None:
+            return single
+        return joined([self.columns.batch(), single]) if len(single) else self.columns.batch()
 
     def refuse(self, line: int, error: str) -> None:
         self.rejected_total += 1
@@ -83,7 +100,7 @@ class Outcome:
     def reply(self) -> dict[str, Any]:
         """The JSON body of the answer to POST /v1/samples; `rejected_more` counts those not named."""
         reply: dict[str, Any] = {
-            "accepted": len(self.accepted),
+            "accepted": self.taken,
             "rejected": [{"line": line, "error": error} for line, error in self.rejected],
         }
         if self.rejected_total > len(self.rejected):
@@ -98,10 +115,10 @@ class _Bucket:
 
 
 class Collector:
-    """Judges bodies of samples; keeps only counters and one rate bucket per vantage.
+    """Judges bodies of samples; keeps only counters, one rate bucket per vantage, and where addresses lie.
 
-    `network_of` and `network_of_asn` give None for what they don't know; `rate` and `burst` are samples per
-    second and samples, per vantage. Not safe for several threads at once.
+    `network_of` and `network_of_asn` give None for what they don't know, and are asked anew when `table`
+    gives something else; `rate` and `burst` are samples per second and samples, per vantage. Not safe for several threads.
     """
 
     def __init__(
@@ -110,17 +127,18 @@ class Collector:
         network_of_asn: NetworkOfAsn,
         knows_provider: Callable[[str], bool],
         knows_zone: Callable[[str], bool] = lambda zone: True,
-        rate: float = 10_000.0,
-        burst: float = 100_000.0,
+        rate: float = RATE,
+        burst: float = BURST,
+        table: Callable[[], Hashable] = lambda: None,
     ) -> None:
-        self.network_of = network_of
-        self.network_of_asn = network_of_asn
-        self.knows_provider = knows_provider
-        self.knows_zone = knows_zone
+        self.world = World(network_of, network_of_asn, knows_provider, knows_zone)
         self.rate = rate
         self.burst = burst
         self.seen = 0
         self.counts: dict[str, int] = dict.fromkeys(REASONS, 0)
+        self._table = table
+        self._placed_by: Hashable = None
+        self._places = Places(self.world)
         self._buckets: dict[str, _Bucket] = {}
 
     def accept(self, body: bytes, now: float, vantage: str | None = None) -> Outcome:
@@ -128,203 +146,69 @@ class Collector:
 
         Never raises for what is in the body. Empty lines are not lines.
         """
-        outcome = Outcome()
-        for number, line in enumerate(body.split(b"\n", LINES_LIMIT), 1):
-            if not line or line.isspace():
-                continue
-            self.seen += 1
-            try:
-                if number > LINES_LIMIT:  # all that is left, as one
-                    raise _Refused("too_many_lines", f"more than {LINES_LIMIT} lines in one body, the rest is not read")
-                outcome.accepted.append(self._sample(line, now, vantage))
-                self.counts["accepted"] += 1
-            except _Refused as refused:
-                self.counts[refused.reason] += 1
-                outcome.refuse(number, refused.error)
+        lines = body.decode("latin-1").split("\n", LINES_LIMIT)  # each octet a character, whatever they mean
+        numbers = [number for number, line in enumerate(lines, 1) if line[:1] == "{" or line.strip(_BLANK)]
+        self.seen += len(numbers)
+        outcome = Outcome(columns=self._read_together(lines, numbers, now, vantage) if body.isascii() else None)
+        read = outcome.columns.line.tolist() if outcome.columns is not None else []
+        self.counts["accepted"] += len(read)
+        for number in sorted(set(numbers).difference(read)) if len(read) < len(numbers) else ():
+            self._read_alone(outcome, number, lines[number - 1].encode("latin-1"), now, vantage)
         return outcome
 
-    def _sample(self, line: bytes, now: float, vantage: str | None) -> RttSample:
-        fields = _fields(line)
-        speaker = _named(fields, "vantage")
-        if vantage is not None and speaker != vantage:
-            raise _Refused("wrong_vantage", f"this token speaks for vantage {vantage!r}, not {speaker!r}")
-        at = _at(fields, now)
-        rtt, kind = _rtt(fields), _kind(fields)
-        provider = _named(fields, "provider")
-        if not self.knows_provider(provider):
-            raise _Refused("unknown_provider", f"unknown provider {provider!r}")
-        zone = self._zone(fields)
-        network, family, address = self._network(fields)
-        if not self._within_rate(speaker, now):
-            raise _Refused("over_rate", f"vantage {speaker!r} sends more than {self.rate:g} samples a second")
-        return RttSample(at, speaker, provider, network, family, rtt, address, zone, kind)
+    def _read_alone(self, outcome: Outcome, number: int, line: bytes, now: float, vantage: str | None) -> None:
+        try:
+            if number > LINES_LIMIT:  # all that is left, as one
+                raise Refused("too_many_lines", f"more than {LINES_LIMIT} lines in one body, the rest is not read")
+            sample = read_line(line, self.world, now, vantage)
+            if not self._spend(sample.vantage, 1, now):
+                raise Refused("over_rate", f"vantage {sample.vantage!r} sends more than {self.rate:g} samples a second")
+        except Refused as refused:
+            self.counts[refused.reason] += 1
+            outcome.refuse(number, refused.error)
+        else:
+            self.counts["accepted"] += 1
+            outcome.single.append((number, sample))
 
-    def _zone(self, fields: dict[str, Any]) -> str:
-        zone = fields.get("name")
-        if zone is None:
-            return ""
-        if not isinstance(zone, str) or not _ZONE.fullmatch(zone):
-            raise _Refused("bad_field", f"name is not the name of a zone: {_shown(zone)}")
-        zone = zone.lower().rstrip(".")
-        if not self.knows_zone(zone):
-            raise _Refused("unknown_zone", f"unknown zone {zone!r}")
-        return zone
+    def _read_together(self, lines: list[str], numbers: list[int], now: float, vantage: str | None) -> Columns | None:
+        """What can be read at once; None where lines must be read one by one, because their order matters."""
+        if not numbers or numbers[-1] > LINES_LIMIT:
+            return None
+        if (table := self._table()) != self._placed_by:
+            self._placed_by = table
+            self._places = Places(self.world)
+        texts = lines if len(numbers) == len(lines) else [lines[number - 1] for number in numbers]
+        columns = read(texts, np.array(numbers, dtype=np.int64), self._places, self.world, now, vantage)
+        if columns is None:
+            return None
+        speakers = Counter(columns.vantage)
+        if any(self._level(name, now) < len(numbers) for name in speakers):
+            return None  # the rate may be exceeded on the way
+        for name, count in speakers.items():
+            self._spend(name, count, now)
+        return columns
 
-    def _network(self, fields: dict[str, Any]) -> tuple[NetworkKey, Family, str]:
-        address, asn = fields.get("address"), fields.get("asn")
-        if (address is None) == (asn is None):
-            raise _Refused("bad_field", "give exactly one of address and asn")
-        family = _family(fields)
-        if address is None:
-            return self._network_of_asn(asn, family or 4)
-        packed = _packed(address)
-        own: Family = 4 if len(packed) == 4 else 6
-        if family is not None and family != own:
-            raise _Refused("bad_field", f"family is {family}, but the address is IPv{own}")
-        network = self.network_of(packed)
-        if network is None:
-            raise _Refused("unknown_network", f"no known network holds {address}")
-        # 6to4 and the like are looked up as the IPv4 space they stand for.
-        return network, 4 if network.family == 4 else own, address
-
-    def _network_of_asn(self, asn: Any, family: Family) -> tuple[NetworkKey, Family, str]:
-        if type(asn) is not int or not 0 < asn <= ASN_MOST:
-            raise _Refused("bad_field", f"asn is not an AS number: {_shown(asn)}")
-        network = self.network_of_asn(asn, family)
-        if network is None:
-            raise _Refused("unknown_network", f"AS{asn} is in no table")
-        return network, family, ""
-
-    def _within_rate(self, vantage: str, now: float) -> bool:
+    def _level(self, vantage: str, now: float) -> float:
+        """How many samples a vantage may send now."""
         bucket = self._buckets.get(vantage)
         if bucket is None:
             if len(self._buckets) >= VANTAGES_LIMIT:
                 self._forget_idle(now)
             if len(self._buckets) >= VANTAGES_LIMIT:
-                return False
+                return 0.0
             bucket = self._buckets[vantage] = _Bucket(self.burst, now)
         elif now > bucket.filled_at:
             bucket.level = min(self.burst, bucket.level + (now - bucket.filled_at) * self.rate)
             bucket.filled_at = now
-        if bucket.level < 1.0:
+        return bucket.level
+
+    def _spend(self, vantage: str, samples: int, now: float) -> bool:
+        if self._level(vantage, now) < samples:
             return False
-        bucket.level -= 1.0
+        self._buckets[vantage].level -= samples
         return True
 
     def _forget_idle(self, now: float) -> None:
         """Drop the buckets that would be full by now: a new one is the same."""
         full_after = self.burst / self.rate
         self._buckets = {name: b for name, b in self._buckets.items() if now - b.filled_at < full_after}
-
-
-def _fields(line: bytes) -> dict[str, Any]:
-    if len(line) > LINE_LIMIT:
-        raise _Refused("line_too_long", f"line is {len(line)} bytes long, at most {LINE_LIMIT} are read")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _Refused("not_utf8", f"not UTF-8 at byte {error.start + 1}") from None
-    try:
-        fields = _DECODER.decode(text)
-    except RecursionError:
-        raise _Refused("not_json", "not JSON: nested too deep") from None
-    except ValueError as error:
-        raise _Refused("not_json", f"not JSON: {error}"[:200]) from None
-    if not isinstance(fields, dict):
-        raise _Refused("not_json", "not a JSON object")
-    return fields
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Refused("bad_field", f"{_shown(twice)} is given twice")
-    return fields
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a JSON number")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-
-
-def _named(fields: dict[str, Any], key: str) -> str:
-    value = fields.get(key)
-    if value is None:
-        raise _Refused("bad_field", f"{key} is missing")
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise _Refused("bad_field", f"{key} is not a name: {_shown(value)}")
-    return value
-
-
-def _at(fields: dict[str, Any], now: float) -> float:
-    at = fields.get("at")
-    if at is None:
-        raise _Refused("bad_field", "at is missing")
-    if not _is_number(at):
-        raise _Refused("bad_time", f"at is not a Unix time: {_shown(at)}")
-    if at > now + MAX_AHEAD:
-        raise _Refused("bad_time", f"at is more than {MAX_AHEAD:g} s in the future")
-    if at < now - MAX_AGE:
-        raise _Refused("bad_time", f"at is more than {MAX_AGE:g} s ago")
-    return float(at)
-
-
-def _rtt(fields: dict[str, Any]) -> float | None:
-    rtt: Any = fields.get("rtt_ms")
-    lost = fields.get("lost", False)
-    if type(lost) is not bool:
-        raise _Refused("bad_field", f"lost is not true or false: {_shown(lost)}")
-    if lost == (rtt is not None):
-        raise _Refused("bad_field", 'give exactly one of rtt_ms and "lost": true')
-    if lost:
-        return None
-    if not _is_number(rtt):
-        raise _Refused("bad_rtt", f"rtt_ms is not a number of milliseconds: {_shown(rtt)}")
-    if not RTT_LEAST_MS <= rtt <= RTT_MOST_MS:
-        raise _Refused("bad_rtt", f"rtt_ms {_shown(rtt)} is not within {RTT_LEAST_MS:g} to {RTT_MOST_MS:g}")
-    return float(rtt)
-
-
-def _kind(fields: dict[str, Any]) -> Kind:
-    kind: Any = fields.get("kind", "probe")
-    if kind == "probe":
-        return "probe"
-    if kind not in ("beacon", "passive"):
-        raise _Refused("bad_field", f"kind is none of probe, beacon and passive: {_shown(kind)}")
-    if fields.get("lost") or fields.get("address") is None:
-        raise _Refused("bad_field", f"a {kind} sample has an address and is never lost: only probes know what they sent")
-    return "beacon" if kind == "beacon" else "passive"
-
-
-def _family(fields: dict[str, Any]) -> Family | None:
-    match fields.get("family"):
-        case None:
-            return None
-        case int(value) if type(value) is int and value in (4, 6):
-            return 4 if value == 4 else 6
-        case other:
-            raise _Refused("bad_field", f"family is not 4 or 6: {_shown(other)}")
-
-
-def _packed(address: Any) -> bytes:
-    """4 or 16 bytes; an IPv4-mapped address is the IPv4 address it stands for (RFC 4291 section 2.5.5.2)."""
-    try:
-        packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address)
-    except (OSError, TypeError, ValueError):
-        raise _Refused("bad_field", f"address is not an IP address: {_shown(address)}") from None
-    return packed[12:] if packed.startswith(_MAPPED) and len(packed) == 16 else packed
-
-
-def _is_number(value: Any) -> bool:
-    """A finite JSON number; true and false, which Python counts among the integers, are none."""
-    return type(value) is int or (type(value) is float and math.isfinite(value))
-
-
-def _shown(value: Any) -> str:
-    """A value from outside, short and printable, for an error message."""
-    text = ascii(value)
-    return text if len(text) <= 40 else text[:37] + "..."
