@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -16,6 +17,8 @@ COMMANDS = {
     "demo": "demo",
     "drain": "orders",
     "explain": "explain",
+    "import": "importing",
+    "follow": "follow",
     "orders": "orders",
     "pin": "orders",
     "plan": "plan",
@@ -39,7 +42,7 @@ class Lazy(click.Group):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command = getattr(import_module(f"edgedns.cli.{module}"), cmd_name)
+        command = getattr(import_module(f"edgedns.cli.{module}"), f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
         assert isinstance(command, click.Command)
         return command
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ MAX_RECORDS = 1_000_000
 MAX_RDATA = 0xFFFF
 
 # What only a signer may write, and what only stands in messages (RFC 6895 section 3.1).
-_SIGNER = frozenset({dns.rdatatype.RRSIG, dns.rdatatype.NSEC, dns.rdatatype.NSEC3, dns.rdatatype.NSEC3PARAM})
+SIGNER = frozenset({dns.rdatatype.RRSIG, dns.rdatatype.NSEC, dns.rdatatype.NSEC3, dns.rdatatype.NSEC3PARAM})
 _CLASSES = {"CH", "HS", "CS"}
 _SPECIAL = re.compile(r'[\\";()]')
 _TOKEN = re.compile(r"(?:\\.|[^\s\\\"])+")
@@ -81,11 +82,16 @@ class _Context:
 
 @dataclass
 class Reader:
-    """Reads the texts of one zone in turn; `records` and `found` (the mistakes) fill up."""
+    """Reads the texts of one zone in turn; `records` and `found` (the mistakes) fill up.
+
+    Records of the types in `skip` are passed over and counted in `skipped`.
+    """
 
     apex: bytes
     ttl: int
     opener: Opener
+    skip: Collection[dns.rdatatype.RdataType] = ()
+    skipped: Counter[str] = field(default_factory=Counter)
     records: list[StaticRR] = field(default_factory=list)
     found: list[Problem] = field(default_factory=list)
 
@@ -222,7 +228,9 @@ class Reader:
             near = _near(text.upper(), [each.name for each in dns.rdatatype.RdataType])
             self._error(where, "E410", f"unknown record type '{text[:40]}'{near} (an entry is: name [ttl] type data)")
             return None
-        if rdtype in _SIGNER:
+        if rdtype in self.skip:
+            self.skipped[rdtype.name] += 1
+        elif rdtype in SIGNER:
             self._error(where, "E413", f"{text.upper()} records are the signer's, they can't be written here")
         elif rdtype == 0 or dns.rdatatype.is_metatype(rdtype):
             self._error(where, "E413", f"type {text.upper()} stands in messages only, never in a zone")
