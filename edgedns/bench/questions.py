@@ -10,7 +10,7 @@ from random import Random
 from struct import pack
 from typing import NamedTuple, TypeVar
 
-from edgedns.bench import lines
+from edgedns import lines
 from edgedns.bench.subnets import Subnet
 from edgedns.bench.volley import Magazine
 from edgedns.dns import edns, name, types

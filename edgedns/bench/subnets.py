@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_network
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from edgedns.bench import lines
+from edgedns import lines
+from edgedns.special import V4, prefix_of
 
 SLASH_24S = range(0x010000, 0xE00000)  # 1.0.0.0 up to 223.255.255.0
-# IANA's special-purpose registry (RFC 6890), the parts below 224.0.0.0 that nobody is asked from, as /24s.
-BOGONS = [
-    (int(net.network_address) >> 8, int(net.broadcast_address) >> 8)
-    for net in map(ip_network, (
-        "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
-        "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
-    ))
-]  # fmt: skip
+SPECIAL = [(int(net.network_address) >> 8, int(net.broadcast_address) >> 8) for net in V4]  # as /24s
 
 
 class Subnet(NamedTuple):
@@ -34,7 +27,7 @@ def random_slash24s(count: int, dice: Random) -> list[Subnet]:
     found: set[int] = set()
     while len(found) < count:
         number = dice.choice(SLASH_24S)
-        if not any(first <= number <= last for first, last in BOGONS):
+        if not any(first <= number <= last for first, last in SPECIAL):
             found.add(number)
     made = [Subnet(1, 24, (number << 8).to_bytes(4, "big")) for number in sorted(found)]
     dice.shuffle(made)
@@ -47,11 +40,8 @@ def parse(text: Iterable[str], source: str) -> list[Subnet]:
 
 
 def _of_line(line: str) -> Subnet | None:
-    text = line.partition("#")[0].strip()
-    if not text:
-        return None
-    net = ip_network(text)
-    return Subnet(1 if net.version == 4 else 2, net.prefixlen, net.network_address.packed)
+    net = prefix_of(line)
+    return None if net is None else Subnet(1 if net.version == 4 else 2, net.prefixlen, net.network_address.packed)
 
 
 def read(path: Path) -> list[Subnet]:
