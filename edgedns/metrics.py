@@ -10,6 +10,7 @@ interpreter changes threads only at calls and backward jumps, and there is neith
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 MAGIC: Final = int.from_bytes(b"edgcnt\x00\x01", "little")
+RING_MAGIC: Final = int.from_bytes(b"edgring\x01", "little")
+RING_HEAD: Final = 64
 HEADER: Final = 16
 CELLS: Final = 1 << 18
 OVERFLOW: Final = 4096
@@ -93,11 +96,11 @@ SHAPES: Final[dict[str, Shape]] = {
 }
 
 
-def _map_file(path: Path, size: int, magic: bytes) -> mmap.mmap:
+def _map_file(path: Path, size: int, magic: bytes, mode: int = 0o644) -> mmap.mmap:
     """Map `path` shared, `size` octets; a file of another size or start is replaced. OSError when it can't be."""
     if path.exists() and not _is_ours(path, size, magic):
         path.unlink()  # whoever still maps it keeps it
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
         # Reserved now, so that a full disk is an error here and not a SIGBUS at some later count.
         os.posix_fallocate(descriptor, 0, size)
@@ -172,6 +175,26 @@ def drop_networks(run: Path, keep: Iterable[str]) -> None:
     for path in run.glob("worker-*-*.networks"):
         if not path.name.endswith(kept):
             path.unlink(missing_ok=True)
+
+
+def ring_path(run: Path, slot: int) -> Path:
+    return run / f"worker-{slot}.seen"
+
+
+def map_ring(path: Path, octets: int) -> memoryview:
+    """A worker's ring of samples (engine.seen); it holds addresses, so only its owner reads it. OSError when it can't be."""
+    mapped = memoryview(_map_file(path, octets, RING_MAGIC.to_bytes(8, "little"), 0o600))
+    mapped[:RING_HEAD].cast("Q")[0] = RING_MAGIC
+    return mapped
+
+
+def read_rings(run: Path) -> list[bytes]:
+    """The content of the rings of all workers, dead ones too."""
+    found = []
+    for path in sorted(run.glob("worker-*.seen")):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return [content for content in found if content[:8] == RING_MAGIC.to_bytes(8, "little")]
 
 
 class WorkerHead(NamedTuple):

@@ -17,6 +17,7 @@ from edgedns.engine.cells import Space
 from edgedns.engine.compile import Compiled, atoms_file, compile_base, snapshot_of
 from edgedns.engine.load import Loaded, load_rules
 from edgedns.engine.overlay import Spreader, compile_overlay
+from edgedns.engine.seen import HEAD, SIZE, Ring
 from edgedns.engine.snapshot import Snapshot
 from edgedns.engine.tally import Tally
 from edgedns.model import NetworkKey, Reason, Wan
@@ -46,6 +47,11 @@ class Places:
         return self.blocks[kind, labels]
 
 
+def new_ring(step: int = 3) -> Ring:
+    """A ring in memory of this process alone, each with the same dice."""
+    return Ring(memoryview(bytearray(HEAD + 5000 * SIZE)), 5, step)
+
+
 @dataclass(frozen=True)
 class Example:
     """rules/ over the embedded table, as nominal and with made decisions at every level, some of them splits."""
@@ -60,7 +66,7 @@ class Example:
 
     def tally(self) -> Tally:
         cells = memoryview(bytearray(8 * self.places.used)).cast("Q")
-        return Tally(cells, memoryview(bytearray(4 * len(self.atoms.net_asn))).cast("I"))
+        return Tally(cells, memoryview(bytearray(4 * len(self.atoms.net_asn))).cast("I"), new_ring())
 
 
 @pytest.fixture(scope="session")

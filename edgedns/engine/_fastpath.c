@@ -20,7 +20,7 @@
 #include <string.h>
 
 /* Of the sections and signatures; native.py takes no module of another. To be raised when either changes. */
-enum { FORM = 2 };
+enum { FORM = 3 };
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the published files are little-endian; plain Python answers here"
@@ -147,14 +147,14 @@ typedef struct {
     uint64_t providers, public_atoms, other, v6, tcp, elsewhere_requests, elsewhere_responses, apex_depth, salt;
 } numbers;
 
-/* The sections of one View, the worker's counters, and its secrets. `network` is by atom, `networks` counts. */
+/* The sections of one View, the worker's counters, its ring of samples and its secrets. `network` is by atom, `networks` counts. */
 typedef struct {
     table index4, index6, network;
     table hash, node, outcome, tail, pointer, cut, blob, cells, record, slot;
     table column, ranking_of, ranking, split;
     table apex_hash, zone, policy, rule, type_place, number;
     table nsid, node_text, version_text, cookies;
-    table counters, networks;
+    table counters, networks, ring, dice;
     numbers n;
 } world;
 
@@ -171,6 +171,7 @@ static const struct section {
     SECTION(apex_hash, 4), SECTION(zone, 4), SECTION(policy, 4), SECTION(rule, 4), SECTION(type_place, 1), SECTION(number, 8),
     SECTION(nsid, 1), SECTION(node_text, 1), SECTION(version_text, 1), SECTION(cookies, 1),
     {"counters", offsetof(world, counters), 8, true}, {"networks", offsetof(world, networks), 4, true},
+    {"ring", offsetof(world, ring), 8, true}, {"dice", offsetof(world, dice), 8, true},
 #undef SECTION
 };
 enum { SECTION_COUNT = sizeof SECTIONS / sizeof SECTIONS[0] };
@@ -272,7 +273,7 @@ static uint32_t crc32(span from, uint32_t start)
     return ~c;
 }
 
-static uint64_t rotated(uint64_t x, int bits) { return x << bits | x >> (64 - bits); }
+static uint64_t rotated(uint64_t x, int bits) { return x << bits | x >> (-bits & 63); }
 
 static void sip_rounds(uint64_t v[4], int count)
 {
@@ -735,16 +736,22 @@ static void prefetch(const table *from, size_t at, size_t width)
 /* Whether the answer goes by the client subnet, and not by the address of who asks. */
 static bool forwarded(const query *q) { return q->subnet.size > 2 && q->subnet.at[2] != 0; }
 
+/* The client subnet's address, padded with zeros, into 16 octets that are zero; how many are meant. */
+static size_t forwarded_address(const query *q, uint8_t octets[16])
+{
+    size_t given = q->subnet.size - 4;
+    memcpy(octets, q->subnet.at + 4, given < 16 ? given : 16);
+    return q->subnet.at[1] == 1 ? 4 : 16;
+}
+
 /* Steering takes five stages, so that a batch can wait for memory together: each asks for what the next one reads.
  * First: the address that decides. */
 static void aim(query *q, uint32_t slot, uint32_t without)
 {
     uint8_t given[16] = {0};
     span address = q->client;
-    if (forwarded(q)) {
-        memcpy(given, q->subnet.at + 4, q->subnet.size - 4 < 16 ? q->subnet.size - 4 : 16);
-        address = (span){given, q->subnet.at[1] == 1 ? 4 : 16};
-    }
+    if (forwarded(q))
+        address = (span){given, forwarded_address(q, given)};
     const table *policies = &q->w->policy;
     size_t policy = (size_t)word(q, &q->w->slot, (size_t)slot * SLOT) * POLICY;
     q->steered = true;
@@ -804,7 +811,7 @@ static unsigned scope_of(query *q, bool split)
         return q->key.offset + scope;
     /* IPv4 as a whole, inside IPv6: the scope of the IPv6 space around it. */
     uint8_t given[16] = {0};
-    memcpy(given, q->subnet.at + 4, q->subnet.size - 4 < 16 ? q->subnet.size - 4 : 16);
+    forwarded_address(q, given);
     return word(q, &q->w->cells, q->cells + atom_of(q, 6, given)) & 0xFF;
 }
 
@@ -921,7 +928,7 @@ static plan reject(query *q, int rcode)
 {
     if (rcode == NOERROR && q->cookie.size > CLIENT_COOKIE && cookie_worth(q) == BAD)
         rcode = BADCOOKIE; /* RFC 7873 section 5.4 */
-    q->subnet.size = 0;
+    q->subnet.size = q->name_size = 0;
     q->type = 0;
     return refusal(q->w, rcode, rcode == NOTIMP ? NOT_SUPPORTED : NO_ERROR);
 }
@@ -1117,6 +1124,57 @@ static long finish(query *q, plan *said, sink *out, counts *made)
     return q->broken || out->full ? HAND_BACK : (long)out->size;
 }
 
+/* ---- the sample (seen.py) ------------------------------------------------------------------------------------------------ */
+
+/* One entry of the ring. `check` is the CRC-32 of what is behind it. */
+typedef struct {
+    uint32_t check, answered;
+    uint64_t number;
+    double at;
+    uint8_t client[16], subnet[16];
+    uint16_t type;
+    uint8_t rcode, flags, family, subnet_family, source, name_size;
+    uint8_t name[256];
+} sample;
+_Static_assert(sizeof(sample) == 320, "as seen.BODY has it");
+enum { RING_HEAD = 64, RING_LEAST = (RING_HEAD + sizeof(sample)) / 8, PROVEN = 1, OVER_TCP = 2, DICE = 3 };
+
+/* Count one query down: is it in the sample? `dice`: queries until the next one, the generator's state, the mean step. */
+static bool is_due(uint64_t dice[DICE])
+{
+    if (dice[0] > 1) {
+        dice[0]--;
+        return false;
+    }
+    uint64_t state = dice[1];
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    dice[1] = state;
+    dice[0] = 1 + state % (2 * dice[2] - 1);
+    return true;
+}
+
+/* Write over the oldest entry. Threads may meet there: then the check fits neither, and both are passed over. */
+static void note(const query *q, const plan *said)
+{
+    const table *ring = &q->w->ring;
+    sample made = {
+        .answered = said->answered, .number = __atomic_add_fetch((uint64_t *)ring->at + 1, 1, __ATOMIC_RELAXED), .at = q->now,
+        .type = (uint16_t)q->type, .rcode = (uint8_t)said->rcode, .family = q->client.size == 4 ? 4 : 6,
+        .flags = (q->tcp || cookie_worth(q) != BAD ? PROVEN : 0) | (q->tcp ? OVER_TCP : 0), .name_size = (uint8_t)q->name_size,
+    };
+    memcpy(made.client, q->client.at, q->client.size);
+    if (forwarded(q)) {
+        made.subnet_family = forwarded_address(q, made.subnet) == 4 ? 4 : 6;
+        made.source = q->subnet.at[2];
+    }
+    memcpy(made.name, q->name, q->name_size);
+    made.check = crc32((span){(const uint8_t *)&made + sizeof made.check, sizeof made - sizeof made.check}, 0);
+    size_t places = (ring->count * 8 - RING_HEAD) / sizeof made;
+    memcpy((uint8_t *)ring->at + RING_HEAD + made.number % places * sizeof made, &made, sizeof made);
+}
+
 /* ---- response rate limiting (limit.py) ----------------------------------------------------------------------------------- */
 
 enum { SEND, SLIP, DROP };
@@ -1267,7 +1325,8 @@ static bool of_form(const world *w)
 {
     return power_of_two(w->hash.count) && power_of_two(w->apex_hash.count) && w->number.count == sizeof(numbers) / 8 &&
            w->cookies.count >= COOKIE_SECRET && w->nsid.count <= NSID_MAX && w->node_text.count <= 255 &&
-           w->version_text.count <= 255 && w->network.count >= 2 && w->counters.count < BIT31 && w->networks.count < BIT31;
+           w->version_text.count <= 255 && w->network.count >= 2 && w->counters.count < BIT31 && w->networks.count < BIT31 &&
+           (!w->ring.count || (w->ring.count >= RING_LEAST && w->dice.count == DICE));
 }
 
 static bool hold_sections(Native *self, PyObject *sections)
@@ -1371,6 +1430,8 @@ static PyObject *native_reply(PyObject *self, PyObject *args)
     uint32_t marks[4];
     if (!silent)
         apply(w, marks, mark(w, &made, marks));
+    if (!silent && w->ring.count && is_due(w->dice.at))
+        note(&q, &said);
     return PyBytes_FromStringAndSize((const char *)octets, size);
 }
 
@@ -1494,6 +1555,7 @@ typedef struct {
     plan said[GROUP];
     uint32_t marks[MARKS];
     size_t marked;
+    uint64_t dice[DICE]; /* its own, from the Native's: no two loops count the same down */
     uint64_t fixed[FIXED];
 } loop;
 
@@ -1617,6 +1679,8 @@ static void answer_one(loop *l, int i, int state, query *q, plan *said)
     }
     if (size != SILENCE) {
         l->marked += mark(q->w, &made, l->marks + l->marked);
+        if (q->w->ring.count && is_due(l->dice))
+            note(q, said);
         size = (long)limited(l, i, octets, (size_t)size);
     }
     if (size)
@@ -1723,6 +1787,10 @@ static bool look(loop *l, PyObject *look_at, PyTypeObject *native_type)
         Py_XINCREF((PyObject *)l->native);
         Py_XDECREF(before);
         l->look_at = milliseconds() + LOOK_EVERY;
+        if (l->native && l->native->w.ring.count && !l->dice[2]) {
+            uint64_t *dice = l->native->w.dice.at;
+            l->dice[0] = dice[0], l->dice[1] = rotated(dice[1], l->fd & 63), l->dice[2] = dice[2];
+        }
     }
     Py_DECREF(seen);
     return good;

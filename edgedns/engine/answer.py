@@ -28,6 +28,7 @@ from edgedns.engine import lookup
 from edgedns.engine.explain_name import asked_about, told
 from edgedns.engine.identity import chaos
 from edgedns.engine.resolve import negative, walk
+from edgedns.engine.seen import NOT_STEERED, Ring, Seen, due, note
 from edgedns.engine.snapshot import NONE, UNIT_BITS, Ranking, Rule, Slot, Snapshot, View, Zone
 from edgedns.engine.tally import WRAP, Tally, request_cell
 from edgedns.model import Choice, Reason
@@ -207,6 +208,8 @@ def respond(
     if not (response.answer or response.authority) and transport == "udp":
         options = modest(options, _growth(query, packet))
     _count(view, query.qtype, client, transport, given, tally)
+    if tally.ring is not None and due(tally.ring):
+        _note(tally.ring, query, response.rcode, _cell(view, given.steered), client, transport, now, secrets)
     # RFC 1035 section 6.2: to QCLASS=* "the response should never be authoritative unless the server can guarantee that
     # the response covers all classes."
     if query.qclass == types.ANY_CLASS:
@@ -270,6 +273,8 @@ def _refuse(
     elsewhere = view.base.elsewhere
     tally.cells[elsewhere.requests + request_cell(transport, client, 0)] += 1
     tally.cells[elsewhere.responses + response.rcode] += 1
+    if tally.ring is not None and due(tally.ring):
+        _note(tally.ring, query, response.rcode, NOT_STEERED, client, transport, now, secrets)
     error = NOT_SUPPORTED if response.rcode == types.NOTIMP else None
     options = reply_options(view, query, error, None, client, now, secrets, transport)
     if transport == "udp":
@@ -292,7 +297,29 @@ def _count(view: View, qtype: int, client: bytes, transport: str, given: Answer,
     tally.cells[zone.responses + given.response.rcode] += 1
     if steered is None:
         return
-    provider = steered.provider if steered.provider != NONE else len(view.base.providers)
-    tally.cells[steered.rule.answers[provider] + steered.reason] += 1
+    tally.cells[_cell(view, steered)] += 1
     if tally.networks is not None:
         tally.networks[steered.network] = tally.networks[steered.network] + 1 & WRAP
+
+
+def _cell(view: View, steered: Steered | None) -> int:
+    """Where a steered answer is counted."""
+    if steered is None:
+        return NOT_STEERED
+    provider = steered.provider if steered.provider != NONE else len(view.base.providers)
+    return steered.rule.answers[provider] + steered.reason
+
+
+def _note(
+    ring: Ring, query: Query | Malformed, rcode: int, cell: int, client: bytes, transport: str, now: float, secrets: Secrets
+) -> None:
+    """Write a query of the sample."""
+    edns, tcp = query.edns, transport == "tcp"
+    given = edns.cookie if edns else None
+    proven = tcp or bool(given and cookie.check(given, client, secrets.cookies, now))
+    name, qtype, subnet, source = b"", 0, b"", 0
+    if isinstance(query, Query):
+        name, qtype = query.folded, query.qtype
+        if edns and edns.subnet and edns.subnet.source:
+            subnet, source = edns.subnet.address, edns.subnet.source
+    note(ring, Seen(now, client, subnet, source, name, qtype, rcode, cell, proven, tcp))

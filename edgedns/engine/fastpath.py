@@ -12,6 +12,7 @@ from edgedns.engine import lookup
 from edgedns.engine.answer import EDNS_MINIMUM, TCP_IDLE, TCP_LIMIT, UDP_PAYLOAD, UDP_PLAIN, Secrets
 from edgedns.engine.asked import LOOK_UP, NO_OPT, NO_OPTIONS, Asked, Options, name_end, read, read_options
 from edgedns.engine.entries import NOT_IMPLEMENTED, QR, Entry, Piece, make_entry
+from edgedns.engine.seen import NOT_STEERED, Ring, Seen, due, note
 from edgedns.engine.snapshot import UNIT_BITS, Ranking, Snapshot, View
 from edgedns.engine.tally import OTHER, TCP, V6, WRAP, Tally
 
@@ -100,6 +101,8 @@ def _answer(view: View, packet: bytes, entry: Entry, asked: Asked, asker: Asker,
     if content and len(content) > room:
         flags, counts, content = _cut(piece, flags, counts, room, bool(opt))
     _count(entry, chosen, client, transport, tally)
+    if tally.ring is not None and due(tally.ring):
+        _note(tally.ring, packet[12 : asked.end - 2], asked, piece.rcode, chosen[2], asker)
     return b"".join((packet[:2], bytes((flags, piece.rcode)), counts, packet[12 : asked.end], content, opt))
 
 
@@ -129,6 +132,8 @@ def _reject(view: View, packet: bytes, asked: Asked, asker: Asker, tally: Tally)
     elsewhere, cells = view.base.elsewhere, tally.cells
     cells[elsewhere.requests + _transport_cell(client, transport) + OTHER] += 1
     cells[elsewhere.responses + rcode] += 1
+    if tally.ring is not None and due(tally.ring):
+        _note(tally.ring, b"", asked, rcode, -1, asker)
     head = (QR | opcode_rd, rcode & 0x0F, 0, 1 if question else 0, 0, 0, 0, 0, 0, 1 if opt else 0)
     return b"".join((packet[:2], bytes(head), question, opt))
 
@@ -233,3 +238,15 @@ def _count(entry: Entry, chosen: Chosen, client: bytes, transport: str, tally: T
         cells[answered] += 1
         if tally.networks is not None:
             tally.networks[network] = tally.networks[network] + 1 & WRAP
+
+
+def _note(ring: Ring, question: bytes, asked: Asked, rcode: int, cell: int, asker: Asker) -> None:
+    """Write a query of the sample; `question` is its name and type, empty where its form alone settled the reply."""
+    (client, transport, now, secrets), (_, ecs, given, _) = asker, asked.options
+    name, qtype = question[:-2].lower(), int.from_bytes(question[-2:], "big")
+    tcp = transport == "tcp"
+    proven = tcp or bool(cookie.check(given, client, secrets.cookies, now))
+    subnet, source = b"", 0
+    if ecs and ecs[6]:
+        subnet, source = ecs[8:].ljust(4 if ecs[5] == 1 else 16, b"\0"), ecs[6]
+    note(ring, Seen(now, client, subnet, source, name, qtype, rcode, cell if cell >= 0 else NOT_STEERED, proven, tcp))

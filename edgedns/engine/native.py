@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgedns.engine._fastpath import Limiter, Native
 
-FORM = 2  # of the sections and signatures that this module and the C code agree on
+FORM = 3  # of the sections and signatures that this module and the C code agree on
 try:
     from edgedns.engine import _fastpath
 except ImportError:  # there was no compiler: plain Python answers
@@ -75,6 +75,7 @@ def sections(view: View, secrets: Secrets, tally: Tally) -> dict[str, Buffer]:
     found["cookies"] = b"".join(secrets.cookies)
     found["counters"] = tally.cells
     found["networks"] = tally.networks if tally.networks is not None else b""
+    found["ring"], found["dice"] = (tally.ring.octets, tally.ring.dice) if tally.ring is not None else (b"", b"")
     return found
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from edgedns import metrics
 from edgedns.dns import types
+from edgedns.engine.seen import Ring
 
 TYPE_PLACE = {types.type_number(name): place for place, name in enumerate(metrics.REQUEST_TYPES[:-1])}
 OTHER = len(metrics.REQUEST_TYPES) - 1
@@ -24,10 +25,11 @@ WRAP = 0xFFFFFFFF
 
 @dataclass(slots=True)
 class Tally:
-    """One worker's own counters: u64 cells, and u32 query counts by network id (None where not kept)."""
+    """One worker's own: u64 counter cells; u32 query counts by network id, and the ring of samples (None: not kept)."""
 
     cells: memoryview
     networks: memoryview | None = None
+    ring: Ring | None = None
 
 
 def request_cell(transport: str, client: bytes, qtype: int) -> int:

@@ -17,6 +17,7 @@ from edgedns.dns import types
 from edgedns.engine import answer, fastpath, native, transfer
 from edgedns.engine.answer import Secrets
 from edgedns.engine.flat import ROOT_FORMAT, Sections, unpack
+from edgedns.engine.seen import OCTETS, Ring
 from edgedns.engine.snapshot import Base, Files, Snapshot
 from edgedns.engine.tally import Tally
 from edgedns.errors import SourceError
@@ -93,7 +94,7 @@ class Current:
         self._secrets_path = state / SECRETS
         self._mapped = Mapped(self._published)
         self._root_seen = self._secrets_seen = ABSENT
-        self._counters = counters
+        self._counters, self._ring = counters, _open_ring(counters)
         self._secrets = Secrets((os.urandom(16),))
         self.engine = engine_name()
         self._fast = {"native": native.reply, "python": fastpath.reply}.get(self.engine)
@@ -164,18 +165,33 @@ class Current:
             return self._serving.tally
         if path is None:
             return Tally(self._counters.cells)
-        slot, digest = int(path.stem.removeprefix("worker-")), atoms.removeprefix("atoms-").removesuffix(".bin")
+        slot, digest = _slot(path), atoms.removeprefix("atoms-").removesuffix(".bin")
         place = metrics.networks_path(path.parent, slot, digest)
         try:
             counts = metrics.NetworkCounts(place, len(snapshot.files.atoms["net_asn"]))
         except OSError:  # better uncounted answers than none
-            return Tally(self._counters.cells)
-        return Tally(self._counters.cells, counts.counts)
+            return Tally(self._counters.cells, ring=self._ring)
+        return Tally(self._counters.cells, counts.counts, self._ring)
 
 
 def open_current(state: str, counters: metrics.Counters) -> Current:
     """What `edgedns.serve.worker` answers with."""
     return Current(Path(state), counters)
+
+
+def _open_ring(counters: metrics.Counters) -> Ring | None:
+    """The ring of samples beside a worker's counters."""
+    if counters.path is None:
+        return None
+    try:
+        place = metrics.ring_path(counters.path.parent, _slot(counters.path))
+        return Ring(metrics.map_ring(place, OCTETS), int.from_bytes(os.urandom(8), "little"))
+    except OSError:  # better no sample than no answers
+        return None
+
+
+def _slot(path: Path) -> int:
+    return int(path.stem.removeprefix("worker-"))
 
 
 def _identity(path: Path) -> Identity:

@@ -84,6 +84,9 @@ class Place:
                 assert (fast or None) == answer.respond(self.world.snapshot, packet, client, transport, now, SECRETS, slow)
                 both += bool(fast)
         assert bytes(quick.cells) == bytes(slow.cells)
+        assert quick.ring is not None
+        assert slow.ring is not None
+        assert quick.ring.octets == slow.ring.octets
         return both
 
 

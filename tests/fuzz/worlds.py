@@ -16,6 +16,7 @@ from edgedns.engine.cells import Space
 from edgedns.engine.compile import atoms_file, compile_base, snapshot_of
 from edgedns.engine.load import load_rules
 from edgedns.engine.overlay import Spreader, compile_overlay
+from edgedns.engine.seen import HEAD, SIZE, Ring
 from edgedns.engine.snapshot import Snapshot
 from edgedns.engine.tally import Tally
 from edgedns.steer import asn
@@ -28,7 +29,7 @@ NAME, LIE = struct.Struct("<24sQ"), struct.Struct("<BBIIB")
 SECTIONS = (
     *("index4", "index6", "network", "hash", "node", "outcome", "tail", "pointer", "cut", "blob", "cells", "record", "slot"),
     *("column", "ranking_of", "ranking", "split", "apex_hash", "zone", "policy", "rule", "type_place", "number", "nsid"),
-    *("node_text", "version_text", "cookies", "counters", "networks"),
+    *("node_text", "version_text", "cookies", "counters", "networks", "ring", "dice"),
 )
 ONE, COLUMN, CUT = 0x00, 0x40, 0x80  # a lie is one number, or a column of them by rows, or the section is cut there
 # Which columns lead where: section, numbers a row, column, section it leads to, numbers a row there
@@ -91,7 +92,8 @@ class World:
 
     def tally(self) -> Tally:
         cells = memoryview(bytearray(8 * self.places.used)).cast("Q")
-        return Tally(cells, memoryview(bytearray(4 * self.networks)).cast("I"))
+        ring = Ring(memoryview(bytearray(HEAD + 8 * SIZE)), 1, 1)
+        return Tally(cells, memoryview(bytearray(4 * self.networks)).cast("I"), ring)
 
 
 def make(directory: Path) -> World:

@@ -26,7 +26,8 @@ def main(module: str, file: str) -> None:
     fastpath = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fastpath)
     sections, asked, now = pickle.loads(Path(file).read_bytes())
-    sections["counters"], sections["networks"] = bytearray(sections["counters"]), bytearray(sections["networks"])
+    for name in ("counters", "networks", "ring", "dice"):
+        sections[name] = bytearray(sections[name]) or b""
     made = fastpath.Native(sections)
     parts = [array(code, bytes(size * PLACES)) for code, size in (("d", 8), ("I", 4))]
     limiter = fastpath.Limiter(2, 1000, 2, False, *parts, b"\4\x18\xc0\0\2" + bytes(13))

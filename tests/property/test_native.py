@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from edgedns.engine import answer, fastpath, inline, limit, native
+from edgedns.engine import answer, fastpath, inline, limit, native, seen
 from edgedns.engine.cells import Space
 from edgedns.engine.compile import atoms_file, compile_base, snapshot_of
 from edgedns.engine.load import load_rules
@@ -19,7 +19,7 @@ from edgedns.engine.overlay import Spreader, compile_overlay
 from edgedns.engine.snapshot import Snapshot
 from edgedns.engine.tally import Tally
 from edgedns.steer import asn
-from tests.conftest import NOW, SALT, SECRETS, Example, Places
+from tests.conftest import NOW, SALT, SECRETS, Example, Places, new_ring
 from tests.property import strangers, test_seam
 
 Reply = Callable[..., bytes | None]
@@ -99,7 +99,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
 
     def tally() -> Tally:
         cells = memoryview(bytearray(8 * places.used)).cast("Q")
-        return Tally(cells, memoryview(bytearray(4 * len(atoms.net_asn))).cast("I"))
+        return Tally(cells, memoryview(bytearray(4 * len(atoms.net_asn))).cast("I"), new_ring())
 
     return Large(snapshot, sorted(owners), tally)
 
@@ -137,6 +137,11 @@ class Seam:
         assert self.slow.networks is not None
         assert bytes(self.quick.cells) == bytes(self.slow.cells)
         assert bytes(self.quick.networks) == bytes(self.slow.networks)
+        assert self.quick.ring is not None
+        assert self.slow.ring is not None
+        assert seen.parse(self.quick.ring.octets.tobytes()) == seen.parse(self.slow.ring.octets.tobytes())
+        assert self.quick.ring.octets == self.slow.ring.octets
+        assert self.quick.ring.dice == self.slow.ring.dice
 
 
 def ask_strangers(seam: Seam, dice: Random, names: list[bytes], clients: Callable[[], bytes], count: int) -> None:
@@ -195,7 +200,7 @@ def test_limiting_is_alike(large: Large, text: str) -> None:
     dice, terms, now = Random(text), limit.parse_terms(text), NOW
     states = limit.State(), limit.State()
     limiter = native.limiter_of(terms, states[1])
-    tally, seen = large.tally(), set()
+    tally, verdicts = large.tally(), set()
     for _ in range(COUNT):
         client = dice.choice((b"\xc0\0\2", b"\xc6\x33\x64", b"\x20\x01\x0d\xb8" + bytes(11))) + dice.randbytes(1)
         packet = strangers.packet(dice, large.names[:3], lambda client=client: client, client)
@@ -204,8 +209,8 @@ def test_limiting_is_alike(large: Large, text: str) -> None:
             now += dice.choice((0.0, 0.0, 0.001, 0.05))
             verdict = limit.limit(terms, states[0], packet, reply, client, now)
             assert limiter.limit(packet, reply, client, now) == verdict
-            seen.add(verdict)
-    assert len(seen) == (2 if terms.slip < 2 else 3)
+            verdicts.add(verdict)
+    assert len(verdicts) == (2 if terms.slip < 2 else 3)
     assert all(getattr(states[0], part) == getattr(states[1], part) for part in ("due", "over"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import dns.edns
@@ -14,7 +15,7 @@ import pytest
 
 from edgedns import metrics
 from edgedns.config import Address
-from edgedns.engine import answer, fastpath, native
+from edgedns.engine import answer, fastpath, native, seen
 from edgedns.engine.limit import Terms
 from edgedns.engine.snapshot import Snapshot
 from edgedns.serve import udp
@@ -110,6 +111,25 @@ def test_replies_leave_from_the_address_that_was_asked(served: Served, example: 
     assert received == [15 * len(hosts), 15 * len(hosts), 0, 0, 0]
     assert bytes(served.tally.cells[metrics.FIXED :]) == bytes(tally.cells[metrics.FIXED :])
     assert served.tally.networks == tally.networks
+
+
+def test_a_sample_of_the_queries_is_noted(served: Served) -> None:
+    """Both by the loop, which has dice of its own, and by who answers what it hands back."""
+    with served.client() as sock:
+        for _ in range(600):
+            sock.send(query(subnet="203.0.113.0"))
+            assert sock.recv(1232)
+        for _ in range(20):
+            sock.send(query(HANDED_BACK))
+            assert sock.recv(1232)
+    served.stop()
+    assert served.tally.ring is not None
+    noted = seen.parse(served.tally.ring.octets.tobytes())
+    assert {(one.at, one.client, one.rcode, one.tcp) for one in noted} == {(NOW, bytes((127, 0, 0, 1)), 0, False)}
+    names = Counter(one.name for one in noted)
+    assert 100 < names.pop(b"\3www\3cdn\7example\3net\0") < 300
+    assert 1 <= names.pop(b"\1x\5moved\3cdn\7example\3net\0") <= 20
+    assert not names
 
 
 def test_what_it_does_not_know_python_answers(served: Served) -> None:
