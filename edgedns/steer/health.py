@@ -12,7 +12,6 @@ here, once, and leaves no mark on the estimate.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,20 @@ from numpy.typing import NDArray
 from edgedns.errors import SourceError
 from edgedns.model import Family, NetworkKey, RttSample
 from edgedns.steer.batch import Batch, batch_of
-from edgedns.steer.paths import GROUP, PROVIDERS, VANTAGES, Numbered, among, levels_above, path_code, path_parts, places, waves
+from edgedns.steer.doubts import Seen, Want, wants
+from edgedns.steer.paths import (
+    GROUP,
+    PROVIDERS,
+    VANTAGES,
+    Numbered,
+    among,
+    levels_above,
+    path_code,
+    path_parts,
+    places,
+    siblings,
+    waves,
+)
 from edgedns.steer.rows import (
     KEY,
     Bools,
@@ -29,8 +41,6 @@ from edgedns.steer.rows import (
     Keys,
     Rows,
     Sections,
-    expand,
-    key_of,
     lookup,
     nearest,
     pack,
@@ -51,15 +61,12 @@ FIRST_LOSS_STEP = float(np.log(0.98 / 0.50))
 ANY_REPLY_STEP = float(np.log(0.02 / 0.50))
 PROVIDER_LIMIT = 15.5 * FIRST_LOSS_STEP
 RECENT = 600.0
-ROUND = 10.0
 HOUR = 3600.0
 KEPT = 6 * HOUR
 CLEAN = 15.0
 HOLD = 10.0
 FLAP_WINDOW = 600.0
 BACK_AFTER = 3
-MOST_WANTS = 64
-SPOT_CHECKS = 8
 LEVEL_SHARE = 0.8
 
 _PATH = np.dtype(
@@ -71,16 +78,6 @@ _PATH = np.dtype(
 _WHOLE = np.dtype([("cusum", "<f8"), ("began", "<f8"), ("since", "<f8"), ("asked", "<f8"), ("flaps", "<i4"), ("down", "?")])
 
 _RUN = np.dtype([("path", "<i8"), ("run", "<i8"), ("began", "<f8"), ("lost", "<f8")])
-
-
-class Want(NamedTuple):
-    """Exchanges that would settle a doubt: `probes` at 200 ms, from that vantage, spread over the network's targets."""
-
-    vantage: str
-    network: NetworkKey
-    provider: str
-    family: Family
-    probes: int
 
 
 class Health:
@@ -174,16 +171,10 @@ class Health:
         return "suspect" if (self._paths["run"][first:last] > 0).any() else "up"
 
     def wants(self, now: float) -> list[Want]:
-        """Probes to send now, each asked for once: after a loss or a shift upwards, to confirm a return, and spot checks."""
-        paths = self._paths
-        doubted = (paths["run"] > 0) & ~paths["down"] & (paths["asked"] < paths["began"])
-        returning = paths["down"] & (paths["good"] > 0) & (paths["asked"] < now - 5.0)
-        silent = self._whole["down"].reshape(-1)[self._whole_index]
-        slower = self._levels["worse"] > np.maximum(paths["asked"], now - ROUND)
-        chosen = np.flatnonzero(doubted & ~silent | returning | slower)[:MOST_WANTS]
-        paths["asked"][chosen] = now
-        spots = self._spot_checks(now)
-        return [*self._want(chosen, 4), *self._want(self._controls(chosen), 1), *self._want(spots, 1)]
+        """Probes to send now, each asked for once (`doubts.py`)."""
+        index, doubtful = self._whole_index, PROVIDER_LIMIT / 3
+        state = (self._codes, self._paths, self._levels, self._whole, index, self._keys.keys)
+        return wants(Seen(*state, self._providers, self._vantages, doubtful, RECENT), now)
 
     def to_sections(self) -> Sections:
         """The detector's whole state as flat arrays."""
@@ -326,7 +317,7 @@ class Health:
         self._accused = accused = asked[over]
         if not len(accused):
             return
-        owner, sibling = self._siblings(accused)
+        owner, sibling = siblings(self._codes, accused)
         witness = self._witnesses(sibling, paths["began"][accused][owner], paths["lost"][accused][owner])
         guilty = accused[np.bincount(owner[witness], minlength=len(accused)) > 0]
         again = (paths["since"][guilty] > 0) & (paths["lost"][guilty] - paths["since"][guilty] < FLAP_WINDOW)
@@ -408,22 +399,12 @@ class Health:
         _, family, provider, _ = path_parts(codes)
         return family * len(self._providers) + provider
 
-    def _siblings(self, paths: Ints) -> tuple[Ints, Ints]:
-        """(i, sibling): paths of the same network, family and vantage as paths[i], through other providers."""
-        group = self._codes[paths] // GROUP
-        first = np.searchsorted(self._codes, group * GROUP)
-        last = np.searchsorted(self._codes, (group + 1) * GROUP)
-        owner, sibling = expand(first, last - first)
-        mine, theirs = self._codes[paths][owner], self._codes[sibling]
-        related = (mine % VANTAGES == theirs % VANTAGES) & (mine != theirs)
-        return owner[related], sibling[related]
-
     def _released(self, ended: list[NDArray[np.void]]) -> Iterator[Batch]:
         """Losses of runs that a reply ended, where a sibling was heard and lost nothing about then."""
         runs = np.concatenate(ended)
         if not len(runs):
             return
-        owner, sibling = self._siblings(runs["path"])
+        owner, sibling = siblings(self._codes, runs["path"])
         began = runs["began"][owner]
         clean = (self._paths["replied"][sibling] > began - CLEAN) & (self._paths["lost"][sibling] < began - CLEAN)
         kept = runs[np.bincount(owner[clean], minlength=len(runs)) > 0]
@@ -434,32 +415,6 @@ class Health:
         used, place = np.unique(row, return_inverse=True)
         rows, rtt = unpack(self._keys.keys[used]), np.full(len(at), np.nan)
         yield Batch(rows, self._providers, self._vantages, place.reshape(-1), provider, vantage, family, rtt, at)
-
-    def _controls(self, chosen: Ints) -> Ints:
-        """One sibling for each doubted path, the last that was heard: is the target alive at all?"""
-        doubted = chosen[~self._paths["down"][chosen]]
-        owner, sibling = self._siblings(doubted)
-        order = np.lexsort((-self._paths["replied"][sibling], owner))
-        owner, sibling = owner[order], sibling[order]
-        return sibling[np.flatnonzero(np.diff(owner, prepend=-1))]
-
-    def _spot_checks(self, now: float) -> Ints:
-        """Paths of doubted providers that were well when last heard, spread over the networks."""
-        whole, picks = self._whole.reshape(-1), [np.zeros(0, dtype=np.int64)]
-        due = ~whole["down"] & (whole["cusum"] >= PROVIDER_LIMIT / 3) & (whole["asked"] < whole["began"])
-        for which in np.flatnonzero(due):
-            well = np.flatnonzero((self._whole_index == which) & (self._paths["run"] == 0) & ~self._paths["down"])
-            whole["asked"][which] = now
-            picks.append(well[np.linspace(0, len(well) - 1, min(SPOT_CHECKS, len(well))).astype(np.int64)])
-        return np.concatenate(picks)
-
-    def _want(self, paths: Ints, probes: int) -> list[Want]:
-        row, family, provider, vantage = path_parts(self._codes[paths])
-        keys = [key_of(key) for key in unpack(self._keys.keys[row])]
-        return [
-            Want(self._vantages[v], key, self._providers[p], 6 if f else 4, probes)
-            for key, f, p, v in zip(keys, family, provider, vantage, strict=True)
-        ]
 
     def _verdict_table(self) -> tuple[int, Keys, Bools]:
         """(changes, keys, bool[key, family, provider]) of networks and all levels above them."""

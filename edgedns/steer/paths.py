@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgedns.steer.rows import Bools, Ints, Keys, lineage, lookup, pack, unpack
+from edgedns.steer.rows import Bools, Ints, Keys, expand, lineage, lookup, pack, unpack
 
 PROVIDERS = 256
 VANTAGES = 65536
@@ -79,6 +79,16 @@ def path_parts(codes: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     group, provider = np.divmod(arm, PROVIDERS)
     row, family = np.divmod(group, 2)
     return row, family, provider, vantage
+
+
+def siblings(codes: Ints, paths: Ints) -> tuple[Ints, Ints]:
+    """(i, sibling): paths of the same network, family and vantage as paths[i], through other providers; by index in `codes`."""
+    group = codes[paths] // GROUP
+    first, last = np.searchsorted(codes, group * GROUP), np.searchsorted(codes, (group + 1) * GROUP)
+    owner, sibling = expand(first, last - first)
+    mine, theirs = codes[paths][owner], codes[sibling]
+    related = (mine % VANTAGES == theirs % VANTAGES) & (mine != theirs)
+    return owner[related], sibling[related]
 
 
 def places(names: Sequence[str], among: Sequence[str]) -> Ints:
