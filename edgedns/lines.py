@@ -12,10 +12,10 @@ SHOWN = 5
 T = TypeVar("T")
 
 
-def parse(lines: Iterable[str], source: str, one: Callable[[str], T | None], nothing: str) -> list[T]:
+def parse(lines: Iterable[str], source: str, one: Callable[[str], T | None], nothing: str = "") -> list[T]:
     """What `one` makes of each line; None for those with nothing in them, ValueError says what is wrong.
 
-    SourceError names bad lines (five of them), and says `nothing` where there is no good one.
+    SourceError names bad lines (five of them), and, if it is said what there is to be, where there is `nothing` of it.
     """
     found, wrong = [], []
     for number, line in enumerate(lines, 1):
@@ -29,7 +29,7 @@ def parse(lines: Iterable[str], source: str, one: Callable[[str], T | None], not
     if wrong:
         more = [f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
         raise SourceError("\n".join([*wrong[:SHOWN], *more]))
-    if not found:
+    if nothing and not found:
         raise SourceError(f"{source} has no {nothing}")
     return found
 
