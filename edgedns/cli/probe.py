@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import statistics
 import sys
 import time
@@ -14,11 +13,14 @@ from typing import Any
 
 import click
 
-from edgedns.cli import sending
+from edgedns.cli import sending, voice
 from edgedns.cli.duration import Duration
 from edgedns.errors import EdgednsError
-from edgedns.probe.agent import Agent, Counts, Plan, Sample, Source
+from edgedns.probe.agent import Agent, Counts, Plan, Sample
+from edgedns.probe.catchment import Landing
 from edgedns.probe.measure import METHODS, Method
+from edgedns.probe.methods import Voice
+from edgedns.probe.source import Source
 from edgedns.probe.targets import Target, labelled, load
 from edgedns.probe.uplink import Uplink
 from edgedns.steer.asn import embedded
@@ -31,7 +33,7 @@ LAST_POST = 1.0
 @click.option("--vantage", required=True, help="This vantage's name, such as fra1.")
 @click.option("--collector", required=True, metavar="URL", help="Where samples go, http://HOST:PORT; - prints them.")
 @click.option("--targets", required=True, type=click.Path(path_type=Path), help="JSON lines or YAML: whom to probe.")
-@click.option("--source", "sources", required=True, multiple=True, metavar="PROVIDER=ADDRESS",
+@click.option("--source", "sources", required=True, multiple=True, metavar=voice.SOURCE,
               help="The address of ours that a provider announces; once for each family.")  # fmt: skip
 @click.option("--every", type=Duration(), default="10s", show_default=True, help="The period: each path once.")
 @click.option("--method", type=click.Choice(METHODS), default="udp", show_default=True, help="For targets that name none.")
@@ -43,6 +45,9 @@ LAST_POST = 1.0
 @click.option("--asn", type=click.Path(path_type=Path), metavar="FILE",
               help="A table as for serve: which targets share a network.  [embedded]")  # fmt: skip
 @click.option("--token-file", type=click.Path(path_type=Path), help="Holds the collector's token; else EDGEDNS_TOKEN.")
+@voice.key_option
+@voice.port_option
+@voice.http_option
 @click.option("--for", "duration", type=Duration(), help="Stop after so long.")
 @click.option("--once", is_flag=True, help="Stop after one period.")
 def probe(
@@ -60,7 +65,9 @@ def probe(
                     per_address=rest["per_address"], ceiling=rest["ceiling"])  # fmt: skip
         method: Method = rest["method"]
         whom = labelled(load(targets, method), (embedded() if asn is None else load_table(asn)).lookup)
-        session = _Session(plan, [sending.source(text) for text in sources], whom, collector, sending.token(token_file))
+        speech = voice.voice(rest["key_file"], rest["port"], rest["http_time"])
+        origins = [voice.source(text) for text in sources]
+        session = _Session(plan, origins, whom, speech, collector, sending.token(token_file))
         asyncio.run(session.run(rest["duration"], rest["once"]))
     except EdgednsError as error:
         raise click.ClickException(str(error)) from None
@@ -70,11 +77,12 @@ class _Session:
     """One run: the agent, its way to the collector, and a line on the console each period."""
 
     def __init__(
-        self, plan: Plan, sources: list[Source], targets: tuple[Target, ...], collector: str, token: str
+        self, plan: Plan, sources: list[Source], targets: tuple[Target, ...], speech: Voice, collector: str, token: str
     ) -> None:
         self.plan = plan
         self.sources = sources
         self.targets = targets
+        self.speech = speech
         self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, self.say)
         self.rtts: list[float] = []
 
@@ -84,7 +92,9 @@ class _Session:
 
     async def run(self, duration: float | None, once: bool) -> None:
         stopped = sending.stop_signals()
-        agent = Agent(self.plan, self.sources, self.targets, self._take, time.time, Random(), secrets.token_bytes(32))
+        agent = Agent(
+            self.plan, self.sources, self.targets, self._take, time.time, Random(), self.speech, self._take_landing
+        )
         self._greet(agent)
         agent.start(rounds=1 if once else None)
         running = [asyncio.create_task(self._tell(agent))]
@@ -104,10 +114,16 @@ class _Session:
     def _take(self, sample: Sample) -> None:
         if sample.rtt_ms is not None and len(self.rtts) < 100_000:
             self.rtts.append(sample.rtt_ms)
+        self._hand_on(sample.line())
+
+    def _take_landing(self, landing: Landing) -> None:
+        self._hand_on(landing.line())
+
+    def _hand_on(self, line: bytes) -> None:
         if self.uplink is None:
-            print(sample.line().decode(), flush=True)
+            print(line.decode(), flush=True)
         else:
-            self.uplink.add(sample.line())
+            self.uplink.add(line)
 
     def _greet(self, agent: Agent) -> None:
         self.say(f"{len(agent.paths)} paths to {len(self.targets) - agent.unreachable} targets, each every {agent.period:g} s")
@@ -115,6 +131,11 @@ class _Session:
             self.say(f"that is longer than {self.plan.every:g} s, to keep --per-address and --ceiling")
         if agent.burst < self.plan.burst:
             self.say(f"probes of {agent.burst} packets instead of {self.plan.burst}, to keep --per-address")
+        self.say(f"probing by {', '.join(agent.ways)}")
+        if self.speech.port:
+            self.say(f"listening at port {self.speech.port} for what other agents' probes bring here")
+        for why in agent.deaf:
+            self.say(f"not everything that lands here will be heard: {why}")
         if agent.unreachable:
             self.say(f"{agent.unreachable} targets are left out: no --source has their endpoint's address family")
 
@@ -132,7 +153,8 @@ class _Session:
             parts.append(f"median {statistics.median(self.rtts):.2f} ms")
         self.rtts.clear()
         for count, word in ((counts.unsent, "unsent"), (counts.packets_held, "packets held back"),
-                            (counts.packets_failed, "packets failed"), (agent.strays, "stray packets")):  # fmt: skip
+                            (counts.packets_failed, "packets failed"), (agent.strays, "stray packets"),
+                            (agent.landings.seen, "replies to other agents")):  # fmt: skip
             if count:
                 parts.append(f"{count} {word}")
         if self.uplink is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from edgedns.probe.agent import Source
+from edgedns.probe.source import Source
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 

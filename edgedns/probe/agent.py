@@ -19,12 +19,16 @@ from typing import NamedTuple, TypeVar
 
 from edgedns.errors import EdgednsError
 from edgedns.probe.budget import Budget
-from edgedns.probe.layout import Arm, Layout, Plan, Source, laid_out
-from edgedns.probe.measure import Line, Method, Token, open_line
+from edgedns.probe.catchment import Landing, Landings
+from edgedns.probe.layout import Arm, Layout, Plan, laid_out
+from edgedns.probe.measure import Line, Method, Token
+from edgedns.probe.methods import DATAGRAMS, Voice, open_line
+from edgedns.probe.source import NotPossible, Source
 from edgedns.probe.targets import Target
+from edgedns.probe.wire import Stamp
 
 K = TypeVar("K")
-__all__ = ["Agent", "Counts", "Path", "Plan", "Sample", "Source"]
+__all__ = ["Agent", "Counts", "Path", "Plan", "Sample", "Source", "Voice"]
 JITTER_SHARE = 0.1
 STEP_LIMIT = 64
 SILENT_EVERY = 6  # periods
@@ -96,13 +100,14 @@ class Path:
 
 
 class _Paths:
-    """The paths of one layout, in their order, and by network and target."""
+    """The paths of one layout, in their order, and by network, target, and host."""
 
     def __init__(self, layout: Layout, paths: tuple[Path, ...], targets: int) -> None:
         self.period = layout.period
         self.all = paths
         self.of_arm = _by(paths, lambda path: path.arm)
         self.of_target = _by(paths, lambda path: path.target)
+        self.of_host = {(path.target.endpoint.host, path.provider): path for path in reversed(paths)}
         self.unreachable = targets - len(self.of_target)
 
 
@@ -122,7 +127,8 @@ class Agent:
     """Probes from `start` until `stop`, giving each sample to `on_sample`. Create it in the running event loop.
 
     Raises NotPossible where a source or method can't be used, EdgednsError where no source suits any target.
-    `clock` gives Unix seconds, `dice` the jitter, `key` the secret of the payloads (16 to 64 bytes).
+    `clock` gives Unix seconds, `dice` the jitter. An agent whose `voice` has a fleet's port listens at all its sources for
+    replies to the others, and tells `on_landing` of them; `deaf` says where it can't.
     """
 
     def __init__(
@@ -133,7 +139,8 @@ class Agent:
         on_sample: Callable[[Sample], None],
         clock: Callable[[], float],
         dice: Random,
-        key: bytes,
+        voice: Voice,
+        on_landing: Callable[[Landing], None] = lambda landing: None,
     ) -> None:
         self.plan = plan
         self.counts = Counts()
@@ -142,7 +149,10 @@ class Agent:
         self._dice = dice
         self._loop = asyncio.get_running_loop()
         self._sources = sources
-        self._key = key
+        self._voice = voice
+        self._on_landing = on_landing
+        self.landings = Landings(clock)
+        self.deaf: list[str] = []
         self._budget = Budget(plan.per_address, plan.ceiling, plan.of_network)
         self._lines: dict[tuple[Method, Source], Line] = {}
         self._places: dict[Target, float] = {}
@@ -151,6 +161,7 @@ class Agent:
             self._paths = self._laid(targets, self._round)
             if targets and not self._paths.all:
                 raise EdgednsError("no target can be probed: no source has the address family of any target's endpoint")
+            self._listen()
         except EdgednsError:
             self._close_lines()
             raise
@@ -168,6 +179,11 @@ class Agent:
     def strays(self) -> int:
         """Packets that came to our sockets and answered nothing of ours."""
         return sum(line.strays for line in self._lines.values())
+
+    @property
+    def ways(self) -> list[str]:
+        """The methods in use, and how the system lets them be done."""
+        return sorted({method + (f" by {line.way}" if line.way else "") for (method, _), line in self._lines.items()})
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -237,7 +253,7 @@ class Agent:
 
     def _path(self, arm: Arm, since: int) -> Path:
         target, provider = arm.target, arm.source.provider
-        line = self._line(target.method, arm.source, self._key)
+        line = self._line(target.method, arm.source)
         return Path(target, provider, target.network, line, arm.burst, arm.turn, arm.turns, since)
 
     def _adopt(self, coming: _Paths) -> None:
@@ -253,12 +269,32 @@ class Agent:
         for line in self._lines.values():
             line.close()
 
-    def _line(self, method: Method, source: Source, key: bytes) -> Line:
+    def _line(self, method: Method, source: Source) -> Line:
         line = self._lines.get((method, source))
         if line is None:
-            line = open_line(method, source.address, self.plan.vantage, source.provider, key)
+            line = open_line(method, source, self.plan.vantage, self._voice, self._landed)
             self._lines[method, source] = line
         return line
+
+    # Replies to other agents of the fleet.
+
+    def _listen(self) -> None:
+        for source in self._sources if self._voice.port else ():
+            for method in DATAGRAMS:
+                try:
+                    self._line(method, source)
+                except NotPossible as error:
+                    self.deaf.append(str(error))
+
+    def _landed(self, stamp: Stamp, host: str) -> None:
+        """Replies from there come here, whoever asks: so this vantage measures that path from now on."""
+        path = self._paths.of_host.get((host, stamp.provider))
+        if not self.landings.is_news(stamp, host):
+            return
+        target = path.target if path is not None else None
+        self._on_landing(Landing(self._clock(), self.plan.vantage, stamp.provider, target, host, stamp.vantage))
+        if path is not None and path.arm not in self._answered:
+            self._begin(path, scheduled=False)
 
     # The schedule: slot i of n lies at i/n of the period, each probe at a random point near its slot's start.
 

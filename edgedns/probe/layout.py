@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edgedns.model import Family
 from edgedns.probe.budget import burst_for, period_for
+from edgedns.probe.source import Source
 from edgedns.probe.targets import Target
 
 
@@ -38,17 +38,6 @@ class Plan:
     @property
     def of_network(self) -> float:
         return 5 * self.per_address if self.per_network is None else self.per_network
-
-
-class Source(NamedTuple):
-    """The address of ours that a provider alone announces."""
-
-    provider: str
-    address: str
-
-    @property
-    def family(self) -> Family:
-        return 6 if ":" in self.address else 4
 
 
 class Arm(NamedTuple):

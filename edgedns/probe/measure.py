@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 from edgedns.probe.source import SO_TIMESTAMPNS
-from edgedns.probe.source import NotPossible as NotPossible
 from edgedns.probe.wire import Format, Stamp
 
 Method = Literal["udp", "tcp", "dns", "icmp", "http", "https"]
@@ -165,10 +164,3 @@ async def exchange(line: Line, endpoint: Endpoint, timeout: float) -> float | No
         return None
     finally:
         line.forget(token)
-
-
-def open_line(method: Method, address: str, vantage: str, provider: str, key: bytes) -> Line:
-    from edgedns.probe import methods
-    from edgedns.probe.source import Source
-
-    return methods.open_line(method, Source(provider, address), methods.Speaker(vantage, key))

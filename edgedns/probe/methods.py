@@ -17,15 +17,14 @@ DATAGRAMS: tuple[Method, ...] = ("udp", "dns", "icmp")
 
 
 @dataclass(frozen=True, slots=True)
-class Speaker:
-    """How an agent's packets name it. `key` is 16 to 64 secret octets: the agent's own, or its fleet's.
+class Voice:
+    """How an agent speaks. `key` is 16 to 64 secret octets: the agent's own, or its fleet's.
 
     `port` is the fleet's: the source port of UDP, one above that of DNS, and the identifier of ICMP, so that replies which
     anycast takes to another agent find a socket there. 0: whatever is free. `dns_zone` is where names of DNS probes lie,
     `user_agent` and `http_time` belong to HTTP.
     """
 
-    vantage: str
     key: bytes
     port: int = 0
     dns_zone: str = "edgedns-probe.invalid"
@@ -33,32 +32,32 @@ class Speaker:
     http_time: HttpTime = "connect"
 
 
-def open_line(method: Method, source: Source, speaker: Speaker, on_foreign: OnForeign | None = None) -> Line:
+def open_line(method: Method, source: Source, vantage: str, voice: Voice, on_foreign: OnForeign | None = None) -> Line:
     """The line for a method from a source, in the running event loop; NotPossible says what is in the way."""
     try:
         if method == "tcp":
             return TcpLine(source)
         if method in ("http", "https"):
-            return HttpLine(source, method == "https", speaker.user_agent, speaker.http_time)
-        sock, packets, way = _datagrams(method, source, speaker)
+            return HttpLine(source, method == "https", voice.user_agent, voice.http_time)
+        sock, packets, way = _datagrams(method, source, vantage, voice)
     except NotPossible as error:
         raise NotPossible(f"can't probe by {method} {error}") from None
     except OSError as error:
         raise NotPossible(f"can't probe by {method} from {source}: {error.strerror or error}") from None
     # Agents of a fleet share a key, so numbers begin anywhere: no process takes its predecessor's replies for its own.
-    return DatagramLine(sock, packets, (speaker.vantage, source.provider), secrets.randbits(63), on_foreign, way)
+    return DatagramLine(sock, packets, (vantage, source.provider), secrets.randbits(63), on_foreign, way)
 
 
-def _datagrams(method: Method, source: Source, speaker: Speaker) -> tuple[socket.socket, Format, str]:
-    echo = Echo(speaker.key, speaker.vantage, source.provider)
+def _datagrams(method: Method, source: Source, vantage: str, voice: Voice) -> tuple[socket.socket, Format, str]:
+    echo = Echo(voice.key, vantage, source.provider)
     if method == "icmp":
-        icmp = open_icmp(source, speaker.port)
-        identifier = speaker.port or int.from_bytes(speaker.key[:2])
+        icmp = open_icmp(source, voice.port)
+        identifier = voice.port or int.from_bytes(voice.key[:2])
         return icmp.sock, IcmpEcho(source.family, echo, identifier, icmp.kind == "raw"), told(icmp.kind)
     if method == "dns":
         try:
-            query = DnsQuery(echo, speaker.dns_zone)
+            query = DnsQuery(echo, voice.dns_zone)
         except ValueError as error:
             raise NotPossible(f"from {source}: {error}") from None
-        return source.open(socket.SOCK_DGRAM, port=speaker.port and speaker.port + 1), query, ""
-    return source.open(socket.SOCK_DGRAM, port=speaker.port), echo, ""
+        return source.open(socket.SOCK_DGRAM, port=voice.port and voice.port + 1), query, ""
+    return source.open(socket.SOCK_DGRAM, port=voice.port), echo, ""

@@ -16,11 +16,13 @@ import pytest
 from edgedns.errors import EdgednsError
 from edgedns.probe.agent import Agent, Counts, Plan, Sample, Source
 from edgedns.probe.budget import Budget, burst_for, period_for
-from edgedns.probe.measure import Endpoint, NotPossible, exchange, open_line
+from edgedns.probe.measure import Endpoint, exchange
+from edgedns.probe.methods import Voice, open_line
+from edgedns.probe.source import NotPossible
 from edgedns.probe.targets import Target, target_of
 
 ALDER, BIRCH = Source("alder", "127.1.0.1"), Source("birch", "127.1.0.2")
-KEY = bytes(32)
+VOICE = Voice(bytes(32))
 Answer = Callable[[bytes, tuple[str, int]], list[bytes]]
 
 
@@ -55,7 +57,7 @@ def target(port: int, address: str = "203.0.113.7", host: str = "127.0.0.1") -> 
 
 
 def agent_of(plan: Plan, targets: list[Target], samples: list[Sample], sources: tuple[Source, ...] = (ALDER, BIRCH)) -> Agent:
-    return Agent(plan, sources, targets, samples.append, time.time, Random(1), KEY)
+    return Agent(plan, sources, targets, samples.append, time.time, Random(1), VOICE)
 
 
 async def run_rounds(
@@ -335,7 +337,7 @@ def test_stop_ends_at_once_and_gives_nothing_more() -> None:
 
 def test_tcp_connect_times_the_handshake_and_a_refusal_is_a_reply() -> None:
     async def main() -> None:
-        line = open_line("tcp", "127.1.0.1", "fra1", "alder", KEY)
+        line = open_line("tcp", ALDER, "fra1", VOICE)
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             taken = await exchange(line, Endpoint("127.0.0.1", port), 1)
@@ -363,7 +365,7 @@ def test_tcp_to_a_full_queue_is_lost() -> None:
                     more = stack.enter_context(socket.socket())
                     more.setblocking(False)
                     more.connect_ex(endpoint[:2])
-                line = open_line("tcp", "127.1.0.1", "fra1", "alder", KEY)
+                line = open_line("tcp", ALDER, "fra1", VOICE)
                 assert await exchange(line, endpoint, 0.2) is None
                 line.close()
 
@@ -376,7 +378,7 @@ def test_dns_over_udp() -> None:
             return [packet[:2] + b"\x80\x05" + packet[4:]]
 
         async with peer(refuse) as (_, port):
-            line = open_line("dns", "127.1.0.1", "fra1", "alder", KEY)
+            line = open_line("dns", ALDER, "fra1", VOICE)
             rtt = await exchange(line, Endpoint("127.0.0.1", port), 1)
             line.close()
         assert rtt is not None
@@ -388,7 +390,7 @@ def test_a_busy_event_loop_does_not_lengthen_what_is_measured() -> None:
     async def main() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as echo:
             echo.bind(("127.0.0.1", 0))
-            line = open_line("udp", "127.1.0.1", "fra1", "alder", KEY)
+            line = open_line("udp", ALDER, "fra1", VOICE)
             rtts: list[float] = []
             # The kernel begins to stamp packets a moment after the first socket asks for it: the last of three counts.
             for _ in range(3):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from edgedns.probe.agent import Agent, Plan, Sample, Source
-from edgedns.probe.measure import NotPossible
+from edgedns.probe.source import NotPossible
 from edgedns.probe.targets import Target, target_of
 from tests.unit.probe.test_agent import FAST, agent_of, peer, target
 
