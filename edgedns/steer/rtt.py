@@ -11,7 +11,7 @@ hence the same in whatever order and from however many collectors they came.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -113,26 +113,29 @@ class RttStore:
         if len(batch):
             (self._anew if batch.anew else self._pending).append(batch)
 
-    def close_round(self, now: float) -> None:
-        """Count what belongs to rounds that ended by `now`; samples of later rounds wait for theirs."""
+    def close_round(self, now: float, vet: Callable[[Batch], Batch] = lambda batch: batch) -> None:
+        """Count what belongs to rounds that ended by `now`; samples of later rounds wait for theirs.
+
+        vet: gives back of what is to be counted that which may be.
+        """
         closing = int(np.floor(now / self.round_seconds)) - 1
         self.round = max(self.round, closing)
         self._rebase()
         self._begin_anew()
         if self._pending:
             batch, self._pending = joined(self._pending), []
-            self._take(batch)
+            self._take(batch, vet)
         self._forget()
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, batch: Batch, vet: Callable[[Batch], Batch]) -> None:
         rounds = np.floor(batch.at / self.round_seconds)
         later = rounds > self.round
         if later.any():
             self.observe_columns(batch.take(later & (rounds <= self.round + 2)))
-        counted = _only_where(batch, ~later & (rounds > self.round - KEPT_ROUNDS * self.half_life))
+        counted = vet(_only_where(batch, ~later & (rounds > self.round - KEPT_ROUNDS * self.half_life)))
         home = _at_home(counted)
         self._count(_only_where(counted, home))
-        self._count(_only_where(replace(counted, rows=above_networks(batch.rows)), ~home))
+        self._count(_only_where(replace(counted, rows=above_networks(counted.rows)), ~home))
 
     def _begin_anew(self) -> None:
         """Drop what was counted of arms that begin anew, and what waits of them from before."""
