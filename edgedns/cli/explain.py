@@ -130,9 +130,16 @@ def _facts(told: dict[str, Any]) -> list[tuple[str, RenderableType]]:
         ("rule", rule if told["zone"] else "none: not in a zone of ours"),
         ("hash unit", unit),
         ("measured", f"for the {level}" if level == "network" else f"for the level above: {level}" if level else ""),
+        ("users", ", ".join(_users(told))),
         ("answer", answer),
         ("", "" if told["ttl"] is None else f"ttl {told['ttl']}{scope}   serial {told['serial']}"),
     ]
+
+
+def _users(told: dict[str, Any]) -> list[str]:
+    """What users' own connections had, by provider."""
+    found = [(one["provider"], one["users"]) for one in told.get("candidates", ()) if "users" in one]
+    return [f"{name} {users['rtt_ms']:.1f} ms in {users['connections']:.0f} connections" for name, users in found]
 
 
 def _words(reason: str | None) -> str:

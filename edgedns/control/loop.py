@@ -13,6 +13,7 @@ from edgedns.control.caps import Caps, CapsProblem, Solved, up_now
 from edgedns.control.inputs import Paths, Reader
 from edgedns.control.measured import Measured, kept, kept_checks, kept_serials, restored, set_back
 from edgedns.control.orders import Orders
+from edgedns.control.passive import Passive
 from edgedns.control.plausible import Weights, moved_share, observed
 from edgedns.control.schedule import Force, Scheduler, fresh_until
 from edgedns.control.uplift import Gained, Losing
@@ -28,7 +29,6 @@ from edgedns.probe.collector import Collector, Outcome
 from edgedns.publish import CLOCK_SKEW, Facts, Publisher, Root, refuse_implausible
 from edgedns.serve.current import Mapped
 from edgedns.steer.asn import AsnTable
-from edgedns.steer.batch import batch_of
 from edgedns.steer.checks import Checks, Target
 from edgedns.steer.decisions import Decisions, moves
 from edgedns.steer.health import Health
@@ -75,6 +75,7 @@ class Control:
         self.mapped = Mapped(paths.state / "published")
         self.orders = Orders(self.store, log)
         self.measured = Measured()
+        self.passive = Passive()
         self.checks = Checks()
         self.gained = Gained(self.store, log)
         self.caps = Caps(self.store, log, paths.demand)
@@ -270,8 +271,8 @@ class Control:
     def ingest(self, body: bytes, now: float) -> Outcome:
         """One body of samples; a failure that it reveals is published at once."""
         outcome = self.collector.accept(body, now)
-        if outcome.accepted:
-            batch = batch_of(outcome.accepted)
+        self.passive.take(outcome.others, self.measured, self.gained, self.force, now)
+        if len(batch := outcome.probes()):
             self.gained.take(batch, self.force.decisions)
             try:
                 changed = self.measured.take(batch, now)
@@ -307,6 +308,7 @@ class Control:
         self._heal()
         force = self.force
         self.gained.close_round(force, now)
+        self.passive.close_round(now)
         self.caps.observe(force, partial(self._view, now), self.run, self.registry, now)
         table = self.measured.close_round(list(self.world.rules.providers), now)
         wished = self._wished(replace(force, table=table, taken_at=now), now) if table is not None else None
@@ -474,9 +476,9 @@ class Control:
         """What the published snapshot was decided from."""
         force = self.force
         rules, columns = force.world.rules, force.world.compiled.columns
-        table, names = force.table, force.world.table.names
-        health, failing = self.measured.health, self.checks.failing
-        return Evidence(rules.providers, self.states(now), columns, table, health, names, failing, force.decisions)
+        health, names, failing = self.measured.health, force.world.table.names, self.checks.failing
+        told = (health, names, failing, force.decisions, self.passive.users())
+        return Evidence(rules.providers, self.states(now), columns, force.table, *told)
 
     # -- what the collector asks
 

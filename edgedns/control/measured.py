@@ -18,6 +18,7 @@ from edgedns.store.local import LocalStore
 
 STALE_ROUNDS = 2
 AHEAD = 60.0
+BEACONS_ALONE = 600.0  # seconds without probes, whose table has then expired
 T = TypeVar("T")
 
 
@@ -28,6 +29,7 @@ class Measured:
     rtt: RttStore = field(default_factory=RttStore)
     health: Health = field(default_factory=Health)
     sampled_at: float = 0.0
+    probed_at: float = 0.0
     _changes: int = 0
 
     def take(self, samples: Batch, now: float) -> bool:
@@ -36,10 +38,16 @@ class Measured:
             self.health = Health()
         for batch in self.health.observe(samples):
             self.rtt.observe_columns(batch)
-        self.sampled_at = now
+        self.sampled_at = self.probed_at = now
         changed = self.health.changes != self._changes
         self._changes = self.health.changes
         return changed
+
+    def take_beacons(self, samples: Batch, now: float) -> None:
+        """Take what beacons may count: into the histograms, past the detector. They keep no table alive that probes made."""
+        self.rtt.observe_columns(samples)
+        if len(samples) and now - self.probed_at > BEACONS_ALONE:
+            self.sampled_at = now
 
     def keep_pace(self, period: float) -> None:
         """Rounds of `period` seconds from now on; histograms of other rounds can't be gone on with."""

@@ -26,9 +26,11 @@ from edgedns.model import (
     Wan,
     providers_of,
 )
+from edgedns.steer.crowd import Connections, connections
 from edgedns.steer.decisions import Column, Decisions
 from edgedns.steer.health import Health
 from edgedns.steer.losing import is_off
+from edgedns.steer.rtt import Cells
 from edgedns.steer.wan import WanTable
 
 
@@ -36,7 +38,7 @@ from edgedns.steer.wan import WanTable
 class Evidence:
     """What a snapshot was decided from. `names` are those of ASNs; `columns` in the order of the base file.
 
-    `failing` are the (provider, family) whose check fails.
+    `failing` are the (provider, family) whose check fails; `users` the histograms of users' own connections.
     """
 
     providers: Mapping[str, Provider]
@@ -47,6 +49,7 @@ class Evidence:
     names: Mapping[int, str]
     failing: Collection[tuple[str, Family]] = ()
     decisions: Decisions | None = None
+    users: Cells | None = None
 
     def is_off(self, column: Column, network: NetworkKey) -> bool:
         """Steering lost for this network, and is switched off."""
@@ -123,7 +126,18 @@ def _candidates(choice: Choice, network: NetworkKey, column: Column, evidence: E
     ordered = [name for name in choice.ranking if name in named or name == choice.provider]
     ordered += [name for name in named if name not in ordered]
     estimates = _estimates(network, column, evidence)
-    return [_candidate(name, choice, estimates, column, network, evidence, now) for name in ordered]
+    users = connections(evidence.users, network, column.family) if evidence.users is not None else {}
+    return [
+        _candidate(name, choice, estimates, column, network, evidence, now) | _users(users.get(name), now) for name in ordered
+    ]
+
+
+def _users(found: Connections | None, now: float) -> dict[str, Any]:
+    """What users' own connections through a provider had: evidence, which decides nothing."""
+    if found is None:
+        return {}
+    told = {"rtt_ms": found.rtt_ms, "connections": found.samples, "age": now - found.seen}
+    return {"users": {key: _rounded(value) for key, value in told.items()}}
 
 
 def _estimates(network: NetworkKey, column: Column, evidence: Evidence) -> dict[str, Estimate]:
