@@ -11,104 +11,25 @@ All on the running asyncio loop; the loop's delays touch when packets leave, not
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple, TypeVar
 
 from edgedns.errors import EdgednsError
-from edgedns.probe.budget import Budget
+from edgedns.probe.budget import Budget, sustained
 from edgedns.probe.catchment import Landing, Landings
-from edgedns.probe.layout import Arm, Layout, Plan, laid_out
+from edgedns.probe.layout import Arm, Plan, laid_out
 from edgedns.probe.measure import Line, Method, Token
 from edgedns.probe.methods import DATAGRAMS, Voice, open_line
+from edgedns.probe.paths import Counts, Path, Paths, Sample
 from edgedns.probe.source import NotPossible, Source
 from edgedns.probe.targets import Target
 from edgedns.probe.wire import Stamp
 
-K = TypeVar("K")
 __all__ = ["Agent", "Counts", "Path", "Plan", "Sample", "Source", "Voice"]
 JITTER_SHARE = 0.1
 STEP_LIMIT = 64
 SILENT_EVERY = 6  # periods
-
-
-class Sample(NamedTuple):
-    """What one probe found; `at` in Unix seconds, `rtt_ms` None where it was lost."""
-
-    at: float
-    vantage: str
-    provider: str
-    target: Target
-    rtt_ms: float | None
-
-    def line(self) -> bytes:
-        """One line for POST /v1/samples, without its newline."""
-        fields: dict[str, object] = {"at": round(self.at, 3), "vantage": self.vantage, "provider": self.provider}
-        if self.target.address:
-            fields["address"] = self.target.address
-        else:
-            fields |= {"asn": self.target.asn, "family": self.target.family}
-        if self.target.zone:
-            fields["name"] = self.target.zone
-        if self.rtt_ms is None:
-            fields["lost"] = True
-        else:
-            fields["rtt_ms"] = round(self.rtt_ms, 3)
-        return json.dumps(fields, separators=(",", ":")).encode()
-
-
-@dataclass(slots=True)
-class Counts:
-    """Plain sums. probes = replied + lost + unsent + those under way; packets held back or refused are beside it."""
-
-    probes: int = 0
-    replied: int = 0
-    lost: int = 0
-    unsent: int = 0
-    confirmations: int = 0
-    packets: int = 0
-    packets_held: int = 0
-    packets_failed: int = 0
-    behind: int = 0
-
-    def since(self, before: Counts) -> Counts:
-        return Counts(*(getattr(self, name) - getattr(before, name) for name in self.__slots__))
-
-    def copy(self) -> Counts:
-        return self.since(Counts())
-
-
-@dataclass(slots=True, eq=False)
-class Path:
-    """One provider to one target, since a round; asked in one of `turns` rounds. Once it is `gone` no packet leaves on it."""
-
-    target: Target
-    provider: str
-    network: str
-    line: Line
-    burst: int
-    turn: int
-    turns: int
-    since: int
-    gone: bool = False
-
-    @property
-    def arm(self) -> tuple[str, str]:
-        return self.network, self.provider
-
-
-class _Paths:
-    """The paths of one layout, in their order, and by network, target, and host."""
-
-    def __init__(self, layout: Layout, paths: tuple[Path, ...], targets: int) -> None:
-        self.period = layout.period
-        self.all = paths
-        self.of_arm = _by(paths, lambda path: path.arm)
-        self.of_target = _by(paths, lambda path: path.target)
-        self.of_host = {(path.target.endpoint.host, path.provider): path for path in reversed(paths)}
-        self.unreachable = targets - len(self.of_target)
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +38,7 @@ class _Probe:
     scheduled: bool
     at: float
     wanted: int
+    tell: Callable[[Sample], None]
     best: float | None = None
     replies: int = 0
     tokens: list[Token] = field(default_factory=list)
@@ -165,7 +87,7 @@ class Agent:
         except EdgednsError:
             self._close_lines()
             raise
-        self._coming: _Paths | None = None
+        self._coming: Paths | None = None
         self._confirming: dict[tuple[str, str], float] = {}
         self._answered: set[tuple[str, str]] = set()
         self._under_way: set[_Probe] = set()
@@ -173,6 +95,7 @@ class Agent:
         self._walk: asyncio.TimerHandle | None = None
         self._round_at = self._due = 0.0
         self._rounds_left: int | None = None
+        self._makes_room = False
         self.idle = asyncio.Event()
 
     @property
@@ -191,8 +114,19 @@ class Agent:
 
     @property
     def period(self) -> float:
-        """Seconds: as planned, or longer to keep the ceilings."""
-        return self._paths.period
+        """Seconds: as planned, or longer to keep the ceilings and to make room."""
+        return self._paths.period * (2.0 if self._makes_room and self.room else 1.0)
+
+    @property
+    def room(self) -> float:
+        """Packets a second for what the collector asks: half of the ceiling, where that can't cover every path each period."""
+        most = sustained(self.plan.ceiling)
+        short = self._paths.period > self.plan.every and self._paths.packets >= 0.99 * most * self._paths.period
+        return most / 2 if short else 0.0
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        return self._sources
 
     @property
     def unreachable(self) -> int:
@@ -243,11 +177,11 @@ class Agent:
             self._begin_round()
             self._walk = self._loop.call_at(self._due, self._step)
 
-    def _laid(self, targets: Sequence[Target], since: int) -> _Paths:
+    def _laid(self, targets: Sequence[Target], since: int) -> Paths:
         """The targets in an order by dice, each where it stood before."""
         places = {target: self._places.get(target) or self._dice.random() for target in targets}
         layout = laid_out(self.plan, self._sources, sorted(places, key=places.__getitem__))
-        laid = _Paths(layout, tuple(self._path(arm, since) for arm in layout.arms), len(places))
+        laid = Paths(layout, tuple(self._path(arm, since) for arm in layout.arms), len(places))
         self._places = places
         return laid
 
@@ -256,7 +190,7 @@ class Agent:
         line = self._line(target.method, arm.source)
         return Path(target, provider, target.network, line, arm.burst, arm.turn, arm.turns, since)
 
-    def _adopt(self, coming: _Paths) -> None:
+    def _adopt(self, coming: Paths) -> None:
         known = {(path.target, path.provider): path.since for path in self._paths.all}
         for path in coming.all:
             path.since = known.get((path.target, path.provider), path.since)
@@ -275,6 +209,34 @@ class Agent:
             line = open_line(method, source, self.plan.vantage, self._voice, self._landed)
             self._lines[method, source] = line
         return line
+
+    # What the collector asks for beside the schedule; the ceilings hold for it as for all else.
+
+    def make_room(self, wanted: bool) -> None:
+        """Whether a collector asks: then the schedule takes half of a ceiling that is too low for it."""
+        at = self._round_at + self.period / max(1, len(self.paths)) * self._next
+        self._makes_room = wanted
+        self._round_at = at - self.period / max(1, len(self.paths)) * self._next
+
+    def paths_to(self, whom: str, provider: str) -> list[Path]:
+        """To those who speak for that (`Target.whom`)."""
+        targets = self._paths.of_whom.get(whom, ())
+        return [path for target in targets for path in self._paths.of_target[target] if path.provider == provider]
+
+    def ask(self, path: Path, probes: int, gap: float) -> bool:
+        """So many single probes `gap` seconds apart over its network's targets; False where it is looked into already."""
+        if probes > 1:
+            now = self._loop.time()
+            if self._confirming.get(path.arm, 0.0) > now:
+                return False
+            self._confirming[path.arm] = now + probes * gap
+        self._spread_out(path, range(probes), gap)
+        return True
+
+    def ask_once(self, target: Target, source: Source, tell: Callable[[Sample], None]) -> None:
+        """One packet for a person, to anybody; what it finds is told to `tell` alone. NotPossible where it can't be done."""
+        path = Path(target, source.provider, target.network, self._line(target.method, source), 1, 0, 1, self._round)
+        self._begin(path, scheduled=False, tell=tell)
 
     # Replies to other agents of the fleet.
 
@@ -349,12 +311,12 @@ class Agent:
 
     # One probe.
 
-    def _begin(self, path: Path, scheduled: bool) -> None:
+    def _begin(self, path: Path, scheduled: bool, tell: Callable[[Sample], None] | None = None) -> None:
         if path.gone:
             self._tell_idle()
             return
         wanted = path.burst if scheduled else 1
-        probe = _Probe(path, scheduled, self._clock(), wanted)
+        probe = _Probe(path, scheduled, self._clock(), wanted, tell or self._on_sample)
         self._under_way.add(probe)
         self.counts.probes += 1
         self.counts.confirmations += not scheduled
@@ -377,7 +339,8 @@ class Agent:
             self.counts.packets_failed += 1
 
     def _replied(self, probe: _Probe, rtt_ms: float) -> None:
-        self._answered.add(probe.path.arm)
+        if probe.path.arm in self._paths.of_arm:
+            self._answered.add(probe.path.arm)
         probe.best = rtt_ms if probe.best is None else min(probe.best, rtt_ms)
         probe.replies += 1
         if probe.replies == probe.wanted:
@@ -388,7 +351,7 @@ class Agent:
         if not probe.tokens:
             self.counts.unsent += 1
         else:
-            self._on_sample(Sample(probe.at, self.plan.vantage, probe.path.provider, probe.path.target, probe.best))
+            probe.tell(Sample(probe.at, self.plan.vantage, probe.path.provider, probe.path.target, probe.best))
             if probe.best is not None:
                 self.counts.replied += 1
             else:
@@ -414,13 +377,17 @@ class Agent:
         if self._confirming.get(path.arm, 0.0) > now:
             return
         self._confirming[path.arm] = now + self.plan.confirmations * self.plan.confirm_gap
-        paths = self._paths.of_arm.get(path.arm, [])
-        at = next((place for place, each in enumerate(paths) if each.target == path.target), 0)
-        for number in range(1, self.plan.confirmations + 1 if paths else 1):
-            self._later(number * self.plan.confirm_gap, paths[(at + number) % len(paths)])
+        self._spread_out(path, range(1, self.plan.confirmations + 1), self.plan.confirm_gap)
         witness = self._witness(path)
         if witness is not None:
             self._begin(witness, scheduled=False)
+
+    def _spread_out(self, path: Path, numbers: range, gap: float) -> None:
+        """A probe each, `gap` seconds apart, to the network's targets in turn; number 0 is this path's own, at once."""
+        paths = self._paths.of_arm.get(path.arm, [])
+        at = next((place for place, each in enumerate(paths) if each.target == path.target), 0)
+        for number in numbers if paths else ():
+            self._later(number * gap, paths[(at + number) % len(paths)])
 
     def _witness(self, path: Path) -> Path | None:
         """The same target through another provider that has answered."""
@@ -434,10 +401,3 @@ class Agent:
 
         handle = self._loop.call_later(delay, begin)
         self._waiting.add(handle)
-
-
-def _by(paths: Sequence[Path], key: Callable[[Path], K]) -> Mapping[K, list[Path]]:
-    found: dict[K, list[Path]] = {}
-    for path in paths:
-        found.setdefault(key(path), []).append(path)
-    return found

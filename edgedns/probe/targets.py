@@ -1,10 +1,10 @@
 """The targets file: whom to probe. JSON lines, or YAML (a list, or a mapping with `targets:`).
 
-    {"address": "203.0.113.7"}                                        probed itself, by the agent's own method
-    {"address": "203.0.113.7", "endpoint": "127.80.0.1:5301"}         speaks for 203.0.113.7, packets go elsewhere
-    {"asn": 64496, "endpoint": "[::1]:53", "method": "dns"}           speaks for an AS
-    {"address": "2001:db8::7", "method": "tcp", "port": 443, "name": "cdn.example.net"}
-    {"address": "203.0.113.7", "method": "https", "server": "www.example.com"}      whose certificate is held to that name
+{"address": "203.0.113.7"}                                        probed itself, by the agent's own method
+{"address": "203.0.113.7", "endpoint": "127.80.0.1:5301"}         speaks for 203.0.113.7, packets go elsewhere
+{"asn": 64496, "endpoint": "[::1]:53", "method": "dns"}           speaks for an AS
+{"address": "2001:db8::7", "method": "tcp", "port": 443, "name": "cdn.example.net"}
+{"address": "203.0.113.7", "method": "https", "server": "www.example.com"}      whose certificate is held to that name
 """
 
 from __future__ import annotations
@@ -51,12 +51,17 @@ class Target:
     label: str = ""
 
     @property
+    def whom(self) -> str:
+        """Whom it speaks for, as a collector knows it: an address, or an AS and family."""
+        return self.address or f"AS{self.asn}/{self.family}"
+
+    @property
     def network(self) -> str:
         """A label shared by the targets of one network: as labelled (`labelled`), else its AS, or its /24 (v4) or /48 (v6)."""
         if self.label:
             return self.label
         if self.asn is not None:
-            return f"AS{self.asn}/{self.family}"
+            return self.whom
         packed = ipaddress.ip_address(self.address).packed
         return packed[: 3 if self.family == 4 else 6].hex()
 
