@@ -6,6 +6,7 @@ share entries.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import NamedTuple
 
 from edgedns.dns import edns, types
@@ -13,7 +14,7 @@ from edgedns.dns.message import Response, encode_tail
 from edgedns.dns.name import suffixes
 from edgedns.engine.answer import TRANSFERS
 from edgedns.engine.identity import chaos
-from edgedns.engine.snapshot import NODE, NONE, STEERED, WILDCARD, Base, Rule, Slot, Tail, View, Zone
+from edgedns.engine.snapshot import NODE, NONE, STEERED, WILDCARD, Base, Slot, Tail, View, Zone
 from edgedns.engine.tally import request_cell
 
 ENTRIES_MAX = 16384
@@ -21,20 +22,21 @@ ENTRIES_MAX = 16384
 POINTER_REACH = 0x3E00
 IN, CH, ANY_CLASS = b"\0\1", b"\0\3", b"\0\xff"
 POINTER_TO_QNAME = b"\xc0\x0c"
-QR, AA = 0x80, 0x04
+QR, AA, RD = 0x80, 0x04, 0x01
+HEAD = Struct("!BBHHHH")  # a message's from the flags on
 
 
 class Piece(NamedTuple):
-    """A prebuilt message less its question and OPT.
+    """A prebuilt message less its ID, question and OPT.
 
-    `flags` is the first octet of the flags; `plain` and `with_opt` are the four counts in wire form. `cuts` are shorter ends
-    of `content`, each with the additional records left. `error` is an extended error's whole option, or empty.
+    `flags` is the first octet of the flags. `heads` are flags and counts in wire form: without and with RD, then the same two
+    with an OPT record. `cuts` are shorter ends of `content`, each with the additional records left. `error` is an extended
+    error's whole option, or empty.
     """
 
     flags: int
     rcode: int
-    plain: bytes
-    with_opt: bytes
+    heads: tuple[bytes, bytes, bytes, bytes]
     content: bytes
     cuts: tuple[tuple[int, int], ...] = ()
     error: bytes = b""
@@ -43,7 +45,8 @@ class Piece(NamedTuple):
 class Entry(NamedTuple):
     """What one question is answered with.
 
-    `slot` is None for a static answer. Else `chosen` is by provider index, and behind the last come what is said without a
+    `slot` is None for a static answer. Else `ways` are the policy's rules, each as the column of rankings and the counter
+    cells of its answers; those, like `chosen`, are by provider index, and behind the last come what is said without a
     provider and what is said where that is to be SERVFAIL.
     """
 
@@ -52,7 +55,7 @@ class Entry(NamedTuple):
     static: Piece
     slot: Slot | None = None
     cells: int = 0
-    rules: tuple[Rule, ...] = ()
+    ways: tuple[tuple[int, tuple[int, ...]], ...] = ()
     chosen: tuple[Piece | None, ...] = ()
     first_link: Piece | None = None
 
@@ -103,11 +106,14 @@ def _from_response(name: bytes, response: Response) -> Piece:
 
 
 def _without_aa(entry: Entry) -> Entry:
-    def lower(piece: Piece | None) -> Piece | None:
-        return piece and piece._replace(flags=piece.flags & ~AA)
+    chosen = tuple(piece and _unauthoritative(piece) for piece in entry.chosen)
+    first = entry.first_link and _unauthoritative(entry.first_link)
+    return entry._replace(static=_unauthoritative(entry.static), chosen=chosen, first_link=first)
 
-    static = entry.static._replace(flags=entry.static.flags & ~AA)
-    return entry._replace(static=static, chosen=tuple(map(lower, entry.chosen)), first_link=lower(entry.first_link))
+
+def _unauthoritative(piece: Piece) -> Piece:
+    plain, rd, with_opt, rd_with_opt = (bytes((head[0] & ~AA,)) + head[1:] for head in piece.heads)
+    return piece._replace(flags=piece.flags & ~AA, heads=(plain, rd, with_opt, rd_with_opt))
 
 
 def find_outcome(base: Base, zone: Zone, name: bytes, qtype: int) -> tuple[int, int, bool]:
@@ -172,10 +178,11 @@ def _choices(
 
 
 def _with_slot(view: View, entry: Entry, slot: Slot, chosen: tuple[Piece | None, ...], first: Piece | None) -> Entry:
+    rules = view.base.policies[slot.policy]
     return entry._replace(
         slot=slot,
         cells=view.rows[slot.policy] * view.atom_count,
-        rules=view.base.policies[slot.policy],
+        ways=tuple((rule.columns[slot.family == 6], (*rule.answers, rule.answers[-1])) for rule in rules),
         chosen=chosen,
         first_link=first,
     )
@@ -195,8 +202,11 @@ def make_piece(tail: Tail, length: int) -> Piece | None:
 
 
 def _piece(flags: int, rcode: int, content: bytes, counts: tuple[int, int, int]) -> Piece:
-    plain = b"\0\1" + b"".join(count.to_bytes(2, "big") for count in counts)
-    return Piece(flags, rcode, plain, plain[:6] + (counts[2] + 1).to_bytes(2, "big"), content)
+    answers, authorities, additionals = counts
+    plain, rd, with_opt, rd_with_opt = (
+        HEAD.pack(flags | rd, rcode, 1, answers, authorities, additionals + opt) for opt in (0, 1) for rd in (0, RD)
+    )
+    return Piece(flags, rcode, (plain, rd, with_opt, rd_with_opt), content)
 
 
 def _refusal(rcode: int, error: int | None) -> Piece:

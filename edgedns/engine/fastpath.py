@@ -10,21 +10,20 @@ from edgedns.dns import cookie, types
 from edgedns.dns.edns import COOKIE, GROWTH, KEEPALIVE, NSID, OVERHEAD
 from edgedns.engine import lookup
 from edgedns.engine.answer import EDNS_MINIMUM, TCP_IDLE, TCP_LIMIT, UDP_PAYLOAD, UDP_PLAIN, Secrets
-from edgedns.engine.asked import LOOK_UP, NO_OPT, NO_OPTIONS, Asked, Options, name_end, read, read_options
+from edgedns.engine.asked import LOOK_UP, Asked, name_end, read
 from edgedns.engine.entries import NOT_IMPLEMENTED, QR, Entry, Piece, make_entry
+from edgedns.engine.forms import KNOWN_BY, MOST, ONE_QUESTION, OPT_HEAD, OPT_SIZE, SCOPES, form_of
 from edgedns.engine.seen import NOT_STEERED, Ring, Seen, due, note
-from edgedns.engine.snapshot import UNIT_BITS, Ranking, Snapshot, View
+from edgedns.engine.snapshot import UNIT_BITS, Snapshot, View
 from edgedns.engine.tally import OTHER, TCP, V6, WRAP, Tally
 
 SILENCE = b""
 TC = 0x02
 OPCODE_RD, RD = 0x79, 0x01
+WITH_OPT = 2  # beside RD: which of a piece's heads
 RESOLVERS_MAX = 65536
 UNBOUND = 1 << 16
 COOKIE_SIZE = 4 + cookie.CLIENT + cookie.SERVER
-QUERY_COUNTS = b"\0\1\0\0\0\0\0"
-OPT_START = b"\0\0\x29"
-OPT_HEAD = OPT_START + UDP_PAYLOAD.to_bytes(2, "big")
 NSID_HEAD, COOKIE_HEAD = NSID.to_bytes(2, "big"), COOKIE.to_bytes(2, "big")
 KEEPALIVE_OPTION = KEEPALIVE.to_bytes(2, "big") + b"\0\2" + round(TCP_IDLE * 10).to_bytes(2, "big")
 
@@ -42,7 +41,7 @@ def reply(
     size = len(packet)
     if size < 12 or packet[2] & 0x80:
         return SILENCE
-    if packet[2] & 0x78 or packet[4:11] != QUERY_COUNTS:
+    if packet[2] & 0x78 or packet[4:11] != ONE_QUESTION:
         return _unusual(view, packet, asker, tally)
     # A known question is found by its octets alone; only an unknown one has its labels walked.
     end = packet.find(b"\0", 12) + 1
@@ -54,33 +53,39 @@ def reply(
         entry = make_entry(view, packet[12:end].lower(), packet[end : end + 4])
         if entry is None:
             return None
-    rest = end + 4
-    if packet[11] == 0 and size == rest:
-        return _answer(view, packet, entry, Asked(rest, LOOK_UP, NO_OPT, 0, NO_OPTIONS), asker, tally)
-    options = _plain_options(packet, rest, size) if packet[11] == 1 else None
-    if options is None:
+    end += 4
+    form = view.forms.get(packet[end : end + KNOWN_BY])
+    if form is None or packet[11] != form.records or size != end + form.size:
         return _unusual(view, packet, asker, tally)
-    asked = Asked(rest, LOOK_UP, packet[rest + 3] << 8 | packet[rest + 4], packet[rest + 7], options)
-    return _answer(view, packet, entry, asked, asker, tally)
-
-
-def _plain_options(packet: bytes, at: int, size: int) -> Options | None:
-    """The options of the one OPT record of version 0 that ends the packet; None if it is anything else."""
-    if size < at + 11 or packet[at : at + 3] != OPT_START or packet[at + 6]:
+    chosen = choose(view, entry, packet[end + OPT_SIZE :], client)
+    if chosen is None:
         return None
-    if at + 11 + (packet[at + 9] << 8 | packet[at + 10]) != size:
-        return None
-    return read_options(packet, at + 11, size)
+    piece, scope, answered, _ = chosen
+    if len(piece.content) > form.room - end or (piece.error and form.records):
+        return _unusual(view, packet, asker, tally)
+    opt = form.head + SCOPES[scope] + packet[end + KNOWN_BY :] if form.subnet else form.head
+    _count(entry, chosen, client, transport, tally)
+    if tally.ring is not None and due(tally.ring):
+        _note(tally.ring, packet[12 : end - 2], read(packet), piece.rcode, answered, asker)
+    return b"".join((packet[:2], piece.heads[packet[2] & RD | WITH_OPT * form.records], packet[12:end], piece.content, opt))
 
 
 def _unusual(view: View, packet: bytes, asker: Asker, tally: Tally) -> bytes | None:
-    """What a packet that is not just a question and an OPT record is answered."""
+    """The reply to what is not of a form that is known already; the usual ones are known from then on."""
     asked = read(packet)
     if asked.rcode != LOOK_UP:
         return _reject(view, packet, asked, asker, tally)
-    name_ends = asked.end - 4
-    entry = make_entry(view, packet[12:name_ends].lower(), packet[name_ends : asked.end])
-    return None if entry is None else _answer(view, packet, entry, asked, asker, tally)
+    end = asked.end
+    name, type_class = packet[12 : end - 4].lower(), packet[end - 4 : end]
+    entry = view.entries.get(name + type_class) or make_entry(view, name, type_class)
+    if entry is None:
+        return None
+    form = form_of(packet, asked)
+    if form is not None:
+        if len(view.forms) >= MOST:
+            view.forms.clear()
+        view.forms[packet[end : end + KNOWN_BY]] = form
+    return _answer(view, packet, entry, asked, asker, tally)
 
 
 def _answer(view: View, packet: bytes, entry: Entry, asked: Asked, asker: Asker, tally: Tally) -> bytes | None:
@@ -90,28 +95,28 @@ def _answer(view: View, packet: bytes, entry: Entry, asked: Asked, asker: Asker,
     if chosen is None:
         return None
     piece, scope, _, _ = chosen
-    opt, limit, counts = b"", UDP_PLAIN, piece.plain
+    opt, limit = b"", UDP_PLAIN
     if asked.payload >= 0:
         spare = UNBOUND if piece.content or transport == "tcp" else len(packet) + GROWTH - asked.end - OVERHEAD
         opt = make_opt(view, asked, 0, scope, piece.error, spare, asker)
         # RFC 6891 section 6.2.3: "Values lower than 512 MUST be treated as equal to 512."
-        limit, counts = min(max(asked.payload, EDNS_MINIMUM), UDP_PAYLOAD), piece.with_opt
-    flags, content = piece.flags | packet[2] & RD, piece.content
+        limit = min(max(asked.payload, EDNS_MINIMUM), UDP_PAYLOAD)
+    head, content = piece.heads[packet[2] & RD | (WITH_OPT if opt else 0)], piece.content
     room = (TCP_LIMIT if transport == "tcp" else limit) - asked.end - len(opt)
     if content and len(content) > room:
-        flags, counts, content = _cut(piece, flags, counts, room, bool(opt))
+        head, content = _cut(piece, head, room, bool(opt))
     _count(entry, chosen, client, transport, tally)
     if tally.ring is not None and due(tally.ring):
         _note(tally.ring, packet[12 : asked.end - 2], asked, piece.rcode, chosen[2], asker)
-    return b"".join((packet[:2], bytes((flags, piece.rcode)), counts, packet[12 : asked.end], content, opt))
+    return b"".join((packet[:2], head, packet[12 : asked.end], content, opt))
 
 
-def _cut(piece: Piece, flags: int, counts: bytes, room: int, opt: bool) -> tuple[int, bytes, bytes]:
-    """(flags, counts, content) of a piece that must not have more than `room` octets: see dns.message.fit."""
+def _cut(piece: Piece, head: bytes, room: int, opt: bool) -> tuple[bytes, bytes]:
+    """(head, content) of a piece that must not have more than `room` octets: see dns.message.fit."""
     for size, additional in reversed(piece.cuts):
         if size <= room:
-            return flags, counts[:6] + (additional + opt).to_bytes(2, "big"), piece.content[:size]
-    return flags | TC, b"\0\1\0\0\0\0" + opt.to_bytes(2, "big"), b""
+            return head[:8] + (additional + opt).to_bytes(2, "big"), piece.content[:size]
+    return bytes((head[0] | TC, head[1], 0, 1, 0, 0, 0, 0, 0, opt)), b""
 
 
 def _reject(view: View, packet: bytes, asked: Asked, asker: Asker, tally: Tally) -> bytes:
@@ -140,30 +145,36 @@ def _reject(view: View, packet: bytes, asked: Asked, asker: Asker, tally: Tally)
 
 def choose(view: View, entry: Entry, ecs: bytes, client: bytes) -> Chosen | None:
     """What an asker gets; `ecs` is the client subnet option whole, or empty. None where the reference must speak."""
-    slot = entry.slot
-    if slot is None:
+    if entry.slot is None:
         return entry.static, 0, -1, -1
     # RFC 7871 section 7.2.1: with a client subnet only the first link of a chain to a steered name is given.
     if ecs and entry.first_link is not None:
         return entry.first_link, 0, -1, -1
     forwarded = bool(ecs and ecs[6])
-    family, value, offset, atom = _forwarded(view, ecs) if forwarded else _resolver(view, client)
+    asking = _forwarded(view, ecs) if forwarded else view.resolvers.get(client) or _resolver(view, client)
+    family, value, offset, atom = asking
     cell = view.base.cells[entry.cells + atom]
-    rule, scope = entry.rules[cell >> 8], cell & 0xFF
+    column, answers = entry.ways[cell >> 8]
     network = view.network[atom]
-    ranking = view.ranking_at(rule.columns[slot.family == 6], network)
-    target = _pick(view, ranking, family, value)
+    targets, reason, down, split, reasons = view.ranking_at(column, network)
+    if down:
+        target = len(entry.chosen) - 3 + down  # behind the providers: see Entry
+    elif split:
+        target = view.pick_split(split, value >> (8 if family == 4 else 80))
+        reason = reasons.get(target, reason)
+    else:
+        target = targets[0]
     piece = entry.chosen[target]
     if piece is None:
         return None
-    if ranking.split:
-        scope = max(scope, UNIT_BITS[family])
     if not forwarded:
-        scope = 0
-    elif offset:
+        return piece, 0, answers[target] + reason, network
+    scope = cell & 0xFF
+    if split and scope < UNIT_BITS[family]:
+        scope = UNIT_BITS[family]
+    if offset:
         scope = offset + scope if scope else _outer_scope(view, entry, ecs)
-    reason = ranking.reasons.get(target, ranking.reason) if ranking.split else ranking.reason
-    return piece, scope, rule.answers[min(target, len(rule.answers) - 1)] + reason, network
+    return piece, scope, answers[target] + reason, network
 
 
 def _outer_scope(view: View, entry: Entry, ecs: bytes) -> int:
@@ -172,35 +183,24 @@ def _outer_scope(view: View, entry: Entry, ecs: bytes) -> int:
     return view.base.cells[entry.cells + lookup.walk(view.index4, view.index6, 6, value)] & 0xFF
 
 
-def _pick(view: View, ranking: Ranking, family: int, value: int) -> int:
-    """The provider index; where the ranking gives none one after the last, or two for SERVFAIL."""
-    if ranking.down:
-        return len(view.base.providers) - 1 + ranking.down
-    if not ranking.split:
-        return ranking.targets[0]
-    return view.pick(ranking, value >> (8 if family == 4 else 80))
-
-
 def _forwarded(view: View, ecs: bytes) -> tuple[int, int, int, int]:
     """(family, value, offset, atom) of a client subnet of at least one bit."""
     if ecs[5] == 1:
-        family, value, offset = 4, int.from_bytes(ecs[8:], "big") << 8 * (12 - len(ecs)), 0
-    else:
-        family, value, offset = lookup.client_key(ecs[8:].ljust(16, b"\0"), False)
+        value = int.from_bytes(ecs[8:], "big") << 8 * (12 - len(ecs))
+        return 4, value, 0, lookup.walk4(view.index4, value)
+    family, value, offset = lookup.client_key(ecs[8:].ljust(16, b"\0"), False)
     return family, value, offset, lookup.walk(view.index4, view.index6, family, value)
 
 
 def _resolver(view: View, client: bytes) -> tuple[int, int, int, int]:
     """(family, value, offset, atom) of a resolver's own address; few ask often, so they are remembered."""
-    known = view.resolvers.get(client)
-    if known is None:
-        family, value, offset = lookup.client_key(client, True)
-        atom = lookup.walk(view.index4, view.index6, family, value)
-        if atom < view.public_atoms:
-            atom += view.public_atoms
-        if len(view.resolvers) >= RESOLVERS_MAX:
-            view.resolvers.clear()
-        known = view.resolvers[client] = (family, value, offset, atom)
+    family, value, offset = lookup.client_key(client, True)
+    atom = lookup.walk(view.index4, view.index6, family, value)
+    if atom < view.public_atoms:
+        atom += view.public_atoms
+    if len(view.resolvers) >= RESOLVERS_MAX:
+        view.resolvers.clear()
+    known = view.resolvers[client] = (family, value, offset, atom)
     return known
 
 
@@ -231,13 +231,13 @@ def _transport_cell(client: bytes, transport: str) -> int:
 
 def _count(entry: Entry, chosen: Chosen, client: bytes, transport: str, tally: Tally) -> None:
     piece, _, answered, network = chosen
-    cells = tally.cells
+    cells, networks = tally.cells, tally.networks
     cells[entry.requests + _transport_cell(client, transport)] += 1
     cells[entry.responses + piece.rcode] += 1
     if answered >= 0:
         cells[answered] += 1
-        if tally.networks is not None:
-            tally.networks[network] = tally.networks[network] + 1 & WRAP
+        if networks is not None:
+            networks[network] = networks[network] + 1 & WRAP
 
 
 def _note(ring: Ring, question: bytes, asked: Asked, rcode: int, cell: int, asker: Asker) -> None:

@@ -56,10 +56,23 @@ def client_key(packed: bytes, resolver: bool) -> tuple[int, int, int]:
 
 def walk(index4: Sequence[int], index6: Sequence[int], family: int, address: int) -> int:
     """The atom of an address (an int of 32 or 128 bits), never a twin. An index is anything that gives ints by place."""
-    index, steps = (index4, _STEPS4) if family == 4 else (index6, _STEPS6)
+    if family == 4:
+        return walk4(index4, address)
     entry = 0
-    for shift, mask in steps:
-        entry = index[(entry & _POSITION) + (address >> shift & mask)]
+    for shift, mask in _STEPS6:
+        entry = index6[(entry & _POSITION) + (address >> shift & mask)]
         if entry < POINTER:
             return entry
     raise IndexError("the index ends in a pointer: it is not of the form told in steer/shape.py")
+
+
+def walk4(index: Sequence[int], address: int) -> int:
+    """The same for IPv4, its three steps written out: each query with a client subnet takes them."""
+    entry = index[address >> 16]
+    if entry >= POINTER:
+        entry = index[(entry & _POSITION) + (address >> 8 & 0xFF)]
+        if entry >= POINTER:
+            entry = index[(entry & _POSITION) + (address & 0xFF)]
+            if entry >= POINTER:
+                raise IndexError("the index ends in a pointer: it is not of the form told in steer/shape.py")
+    return entry

@@ -266,6 +266,7 @@ class View:
         self.rows = tuple(next(row for start, row in reversed(phases) if start <= now) for phases in base.phases)
         self.entries: dict[bytes | tuple[int, ...], Any] = {}
         self.resolvers: dict[bytes, tuple[int, int, int, int]] = {}
+        self.forms: dict[bytes, Any] = {}
         self.native: Any = None  # what engine.native made of this View
         self._rankings: dict[int, Ranking] = {}
 
@@ -308,8 +309,12 @@ class View:
     def pick(self, ranking: Ranking, unit: int) -> int:
         """The provider index a client gets from a ranking, or NONE; `unit` matters where the ranking is split."""
         if ranking.split:
-            return self.split[(ranking.split - 1) * SPLIT_SLOTS + unit_slot(self.base.salt, unit)]
+            return self.pick_split(ranking.split, unit)
         return ranking.targets[0] if ranking.targets else NONE
+
+    def pick_split(self, split: int, unit: int) -> int:
+        """The provider index that a split table, by Ranking.split, gives a hash unit."""
+        return self.split[(split - 1) * SPLIT_SLOTS + unit_slot(self.base.salt, unit)]
 
 
 class Snapshot:

@@ -160,3 +160,29 @@ def test_ordinary_queries_are_never_handed_back(example: Example, edns: tuple[st
     assert asked > 1000
     assert handed_back == []
     assert sum(tally.cells[example.places.blocks["requests", ("cdn.example.net",)] :][:64]) == asked
+
+
+KNOWN_SUBNETS = (("203.0.113.0", 24), ("203.0.0.0", 20), ("0.0.0.0", 0), ("2001:db8:1::", 48), ("::ffff:203.0.113.0", 120))
+
+
+@pytest.mark.parametrize("name", ["www.cdn.example.net.", "no-such.cdn.example.net.", "example.org."])
+def test_what_is_known_again_is_looked_at_still(example: Example, name: str) -> None:
+    """A usual OPT record is known by its octets: then come all that differ from it in one octet, or in length."""
+    dice, quick, slow, client = Random(4), example.tally(), example.tally(), bytes((192, 0, 2, 1))
+
+    def ask(packet: bytes) -> bool:
+        return compare(example.steered, packet, client, "udp", quick, slow)
+
+    for subnet in (None, *KNOWN_SUBNETS):
+        message = dns.message.make_query(name, "A", use_edns=False)
+        plain = message.to_wire()
+        message.use_edns(0, 0, 1232, options=[dns.edns.ECSOption(*subnet)] if subnet else [])
+        good = message.to_wire()
+        for packet in (plain, good, plain, good):
+            assert ask(packet)
+        for at in range(len(plain), len(good)):
+            ask(good[:at] + bytes((good[at] ^ 1 << dice.randrange(8),)) + good[at + 1 :])
+        for other in (good[:-1], good + b"\0", plain + b"\0"):
+            ask(other)
+            ask(other[:11] + bytes((other[11] ^ 1,)) + other[12:])
+    assert bytes(quick.cells) == bytes(slow.cells)
