@@ -292,6 +292,18 @@ class RttSample:
 
 
 @dataclass(frozen=True, slots=True)
+class LandedReply:
+    """A reply to a probe that `sent_by` sent landed at another vantage: `network` is in that one's catchment, by anycast."""
+
+    at: float
+    vantage: str
+    provider: str
+    network: NetworkKey
+    family: Family
+    sent_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Override:
     """What an operator ordered beside the rules: a pin of a name, or the drain of a provider."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgedns.model import RttSample
+from edgedns.model import LandedReply, RttSample
 from edgedns.probe.columns import Columns, Places, read
 from edgedns.probe.lines import (
     LINE_LIMIT,
@@ -40,6 +40,7 @@ __all__ = ["BODY_LIMIT", "LINES_LIMIT", "LINE_LIMIT", "MAX_AGE", "MAX_AHEAD", "R
 # Every line that is seen ends as exactly one of these.
 REASONS = (
     "accepted",
+    "landed",
     "line_too_long",
     "too_many_lines",
     "not_utf8",
@@ -59,18 +60,20 @@ REASONS = (
 class Outcome:
     """What became of one body. `rejected` holds (line counted from 1, error), the first NAMED_LIMIT of them.
 
-    Samples that were read one by one lie in `single` (line, sample), all others in `columns`.
+    Samples that were read one by one lie in `single` (line, sample), all others in `columns`; replies that landed elsewhere
+    are no samples.
     """
 
     rejected: list[tuple[int, str]] = field(default_factory=list)
     rejected_total: int = 0
     columns: Columns | None = None
+    landed: list[LandedReply] = field(default_factory=list)
     single: list[tuple[int, RttSample]] = field(default_factory=list)
 
     @property
     def taken(self) -> int:
-        """How many samples were accepted."""
-        return len(self.single) + (len(self.columns.line) if self.columns else 0)
+        """How many lines were accepted."""
+        return len(self.landed) + len(self.single) + (len(self.columns.line) if self.columns else 0)
 
     @property
     def accepted(self) -> list[RttSample]:
@@ -91,6 +94,12 @@ class Outcome:
         if self.columns is None:
             return single
         return joined([self.columns.batch(), single]) if len(single) else self.columns.batch()
+
+    def take(self, line: int, told: RttSample | LandedReply) -> None:
+        if isinstance(told, LandedReply):
+            self.landed.append(told)
+        else:
+            self.single.append((line, told))
 
     def refuse(self, line: int, error: str) -> None:
         self.rejected_total += 1
@@ -167,8 +176,8 @@ class Collector:
             self.counts[refused.reason] += 1
             outcome.refuse(number, refused.error)
         else:
-            self.counts["accepted"] += 1
-            outcome.single.append((number, sample))
+            outcome.take(number, sample)
+            self.counts["landed" if isinstance(sample, LandedReply) else "accepted"] += 1
 
     def _read_together(self, lines: list[str], numbers: list[int], now: float, vantage: str | None) -> Columns | None:
         """What can be read at once; None where lines must be read one by one, because their order matters."""

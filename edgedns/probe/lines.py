@@ -1,11 +1,15 @@
-"""One line of samples -> RttSample, or the reason why it is none and a sentence for its sender.
+"""One line of samples -> RttSample or LandedReply, or the reason why it is none and a sentence for its sender.
 
 A line:
 
     {"at": 1764000000.25, "vantage": "fra1", "provider": "alder", "address": "203.0.113.7", "rtt_ms": 23.4}
 
 with `"lost": true` instead of `rtt_ms`, `asn` (and `family`, 4 if not given) instead of `address`, and
-`name` (a zone) if wanted; `kind` where it was no probe (model.Kind). Fields that are not known here are left alone: an
+`name` (a zone) if wanted. Where a reply to another vantage's probe landed, neither but who had sent that:
+
+    {"at": 1764000000.25, "vantage": "ams1", "provider": "alder", "address": "203.0.113.7", "sent_by": "fra1"}
+
+`kind` where it was no probe (model.Kind). Fields that are not known here are left alone: an
 agent may be newer than its collector.
 """
 
@@ -19,7 +23,7 @@ from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NoReturn
 
-from edgedns.model import Family, Kind, NetworkKey, RttSample
+from edgedns.model import Family, Kind, LandedReply, NetworkKey, RttSample
 
 LINE_LIMIT = 4096
 RTT_LEAST_MS = 0.2
@@ -55,20 +59,33 @@ class World:
     knows_zone: Callable[[str], bool]
 
 
-def read_line(line: bytes, world: World, now: float, vantage: str | None) -> RttSample:
-    """The sample of one line at Unix time `now`; `vantage` is the only one its sender may speak for (None: any). Refused."""
+def read_line(line: bytes, world: World, now: float, vantage: str | None) -> RttSample | LandedReply:
+    """What one line tells at Unix time `now`; `vantage` is the only one its sender may speak for (None: any). Refused."""
     fields = _fields(line)
     speaker = _named(fields, "vantage")
     if vantage is not None and speaker != vantage:
         raise Refused("wrong_vantage", f"this token speaks for vantage {vantage!r}, not {speaker!r}")
     at = _at(fields, now)
-    rtt, kind = _rtt(fields), _kind(fields)
+    sent_by = _sent_by(fields, speaker)
+    rtt, kind = (None, "probe") if sent_by else (_rtt(fields), _kind(fields))
     provider = _named(fields, "provider")
     if not world.knows_provider(provider):
         raise Refused("unknown_provider", f"unknown provider {provider!r}")
     zone = read_zone(fields.get("name"), world)
     network, family, address = _network(fields, world)
+    if sent_by:
+        return LandedReply(at, speaker, provider, network, family, sent_by)
     return RttSample(at, speaker, provider, network, family, rtt, address, zone, kind)
+
+
+def _sent_by(fields: dict[str, Any], speaker: str) -> str:
+    """Who had sent the probe whose reply landed here; empty for a sample."""
+    if "sent_by" not in fields or "rtt_ms" in fields or "lost" in fields:
+        return ""
+    sent_by = _named(fields, "sent_by")
+    if sent_by == speaker:
+        raise Refused("bad_field", "sent_by is the vantage itself: that is no reply which landed elsewhere")
+    return sent_by
 
 
 def read_zone(zone: Any, world: World) -> str:

@@ -44,6 +44,7 @@ FIELDS: dict[str, list[Any]] = {
     "family": [4, 6, 5],
     "name": ["cdn.example.net", "CDN.example.net.", "other.example"],
     "kind": ["probe", "beacon", "passive"],
+    "sent_by": ["fra1", "ams1", "a b"],
     "unknown": [1],
 }
 USUAL = {"at": NOW - 1, "vantage": "fra1", "provider": "alder", "address": "203.0.113.7", "rtt_ms": 23.4}
@@ -98,7 +99,7 @@ def as_told(outcome: Outcome) -> tuple[Any, ...]:
             batch.provider, batch.vantage, batch.row, batch.family, batch.rtt.tolist(), batch.at, strict=True
         )
     )
-    return outcome.accepted, outcome.rejected, outcome.reply(), samples, outcome.others, outcome.taken
+    return outcome.accepted, outcome.landed, outcome.rejected, outcome.reply(), samples, outcome.others, outcome.taken
 
 
 @settings(max_examples=200, deadline=None)

@@ -215,6 +215,7 @@ def test_vantages_are_bounded_and_idle_ones_forgotten() -> None:
 def refusals() -> list[bytes]:
     return [
         line(),
+        line(rtt_ms=..., sent_by="ams1"),
         b"x" * (LINE_LIMIT + 1),
         b"\xff",
         b"{",
@@ -231,10 +232,11 @@ def refusals() -> list[bytes]:
 
 
 def test_counters_partition_what_was_seen() -> None:
-    collector = make(rate=1.0, burst=1.0)
+    collector = make(rate=1.0, burst=2.0)
     outcome = collector.accept(b"\n".join(refusals()) + b"\n" * LINES_LIMIT + b"more", NOW, vantage="fra1")
     assert collector.counts == dict.fromkeys(collector.counts, 1)
-    assert sum(collector.counts.values()) == collector.seen == len(outcome.accepted) + outcome.rejected_total
+    told = len(outcome.accepted) + len(outcome.landed) + outcome.rejected_total
+    assert sum(collector.counts.values()) == collector.seen == told
 
 
 @pytest.mark.parametrize("change", [lambda b: b[:-1], lambda b: b + b"}", lambda b: b.replace(b":", b"", 1)])

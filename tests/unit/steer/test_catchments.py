@@ -1,0 +1,92 @@
+"""Losses whose replies landed at another PoP are none; what is known of that is bounded, and fades."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgedns.model import Family, LandedReply, NetworkKey, RttSample
+from edgedns.steer import catchments
+from edgedns.steer.batch import batch_of
+from edgedns.steer.catchments import AROUND, KEPT, Catchments
+
+START = 1_764_000_000.0
+NETWORK, OTHER = NetworkKey(64500, "DE", 4, 0xCB00), NetworkKey(64501, "US", 4, 0xC633)
+
+
+def landed(at: float = 0.0, network: NetworkKey = NETWORK, vantage: str = "ams1", sent_by: str = "fra1") -> LandedReply:
+    return LandedReply(START + at, vantage, "alder", network, 4, sent_by)
+
+
+def loss(
+    at: float = 0.0, vantage: str = "fra1", provider: str = "alder", network: NetworkKey = NETWORK, family: Family = 4
+) -> RttSample:
+    return RttSample(START + at, vantage, provider, network, family, None)
+
+
+def left(known: Catchments, *samples: RttSample) -> int:
+    return len(known.without_excused(batch_of(samples)))
+
+
+def told(*replies: LandedReply) -> Catchments:
+    known = Catchments()
+    known.take(replies, START)
+    return known
+
+
+def test_a_loss_that_landed_elsewhere_is_none() -> None:
+    known = told(landed())
+    assert left(known, loss(), loss(5.0)) == 0
+    assert known.excused == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        loss(vantage="ams1"),
+        loss(provider="birch"),
+        loss(network=OTHER),
+        loss(family=6),
+        loss(AROUND + 1.0),
+        loss(-AROUND - 1.0),
+        RttSample(START, "fra1", "alder", NETWORK, 4, 12.5),
+    ],
+)
+def test_all_other_samples_stay(other: RttSample) -> None:
+    known = told(landed())
+    assert left(known, other, loss()) == 1
+    assert known.excused == 1
+
+
+def test_it_holds_for_as_long_as_it_is_told_in_whatever_order() -> None:
+    known = told(landed(60.0), landed(0.0), landed(30.0))
+    assert left(known, loss(-20.0), loss(45.0), loss(70.0), loss(80.0)) == 2
+    assert known.told(10)["catchments"][0]["since"] == START
+
+
+def test_what_nobody_tells_of_is_forgotten() -> None:
+    known = told(landed())
+    known.take([], START + KEPT - 1.0)
+    assert len(known) == 1
+    known.take([], START + KEPT + KEPT / 10)
+    assert len(known) == 0
+    assert left(known, loss()) == 1
+
+
+def test_there_is_room_for_so_many_paths_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catchments, "PATHS_LIMIT", 2)
+    known = told(*(landed(sent_by=f"pop{n}") for n in range(5)), landed(1.0, sent_by="pop0"))
+    assert (len(known), known.over) == (2, 3)
+    assert known.told(1)["catchments"][0]["replies"] == 3
+
+
+def test_what_is_told_of_them() -> None:
+    known = told(landed(1.0), landed(2.0, sent_by="iad1"), landed(3.0, OTHER, "sin1"), landed(4.0, OTHER, "ams1"))
+    listed = known.told(1)
+    assert listed["total"] == 2
+    assert listed["catchments"] == [
+        {
+            "network": "AS64501/US/198.51.0.0/16", "provider": "alder", "family": 4, "lands_at": "ams1", "sent_by": ["fra1"],
+            "since": START + 3.0, "last": START + 4.0, "replies": 2,
+        }
+    ]  # fmt: skip
+    assert known.told(2)["catchments"][1]["sent_by"] == ["fra1", "iad1"]
