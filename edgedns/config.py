@@ -19,7 +19,10 @@ TOKEN_VARIABLE = "EDGEDNS_TOKEN"
 OPTIONS = (
     *("rules", "listen", "admin", "asn", "demand", "identity", "state", "workers"),
     *("rate-limit", "cookie-secret-file", "token-file"),
+    *("targets-list", "targets-method", "opt-out"),
 )
+LISTS = ("listen", "targets-list")  # those that may be given several times
+TARGETS_METHODS = ("icmp", "dns", "tcp")
 
 
 class SettingsError(EdgednsError):
@@ -102,6 +105,9 @@ class Settings:
     workers: int = field(default_factory=default_workers)
     rate_limit: str = ""  # as engine.limit reads it, empty for its default
     cookie_secret_file: Path | None = None
+    targets_list: tuple[str, ...] = ()  # FILE or FILE:COLUMN
+    targets_method: str = TARGETS_METHODS[0]
+    opt_out: Path | None = None
     token: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
@@ -115,6 +121,8 @@ class Settings:
             raise SettingsError("the same --listen address is given twice")
         if not 1 <= self.workers <= MAX_WORKERS:
             raise SettingsError(f"--workers is {self.workers}, and 1 to {MAX_WORKERS} are possible")
+        if self.targets_method not in TARGETS_METHODS:
+            raise SettingsError(f"--targets-method is {self.targets_method!r}, and {', '.join(TARGETS_METHODS)} are possible")
         if self.admin and not self.token and not self.admin.is_loopback:
             raise SettingsError(
                 f"--admin {self.admin} can be reached from outside: give a token (--token-file or {TOKEN_VARIABLE}),"
@@ -146,12 +154,11 @@ def load(
 
 
 def _settings(given: Mapping[str, Value], environ: Mapping[str, str]) -> Settings:
-    listen, admin = given.get("listen", ""), _one(given, "admin")
-    addresses = [listen] if isinstance(listen, str) else listen
+    admin = _one(given, "admin")
     workers, token_file = _one(given, "workers"), _one(given, "token-file")
     return Settings(
         rules=_path(given, "rules"),
-        listen=tuple(parse_address(text) for text in addresses if text) or DEFAULT_LISTEN,
+        listen=tuple(parse_address(text) for text in _several(given, "listen")) or DEFAULT_LISTEN,
         admin=None if admin == "off" else parse_address(admin) if admin else DEFAULT_ADMIN,
         asn=_path(given, "asn"),
         demand=_path(given, "demand"),
@@ -160,6 +167,9 @@ def _settings(given: Mapping[str, Value], environ: Mapping[str, str]) -> Setting
         workers=_count(workers) if workers else default_workers(),
         rate_limit=_one(given, "rate-limit"),
         cookie_secret_file=_path(given, "cookie-secret-file"),
+        targets_list=tuple(_several(given, "targets-list")),
+        targets_method=_one(given, "targets-method") or TARGETS_METHODS[0],
+        opt_out=_path(given, "opt-out"),
         token=read_token(Path(token_file)) if token_file else _checked_token(environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE),
     )
 
@@ -169,6 +179,11 @@ def _one(given: Mapping[str, Value], name: str) -> str:
     if not isinstance(value, str):
         raise SettingsError(f"{name} takes one value, not a list")
     return value
+
+
+def _several(given: Mapping[str, Value], name: str) -> list[str]:
+    value = given.get(name, "")
+    return [text for text in ([value] if isinstance(value, str) else value) if text]
 
 
 def _path(given: Mapping[str, Value], name: str) -> Path | None:
@@ -239,9 +254,9 @@ def _config_value(node: object, name: str, where: str) -> Value:
 
     if isinstance(node, yaml.ScalarNode):
         return str(node.value)
-    if name == "listen" and isinstance(node, yaml.SequenceNode) and all(isinstance(i, yaml.ScalarNode) for i in node.value):
+    if name in LISTS and isinstance(node, yaml.SequenceNode) and all(isinstance(i, yaml.ScalarNode) for i in node.value):
         return [str(item.value) for item in node.value]
-    raise SettingsError(f"{where}: '{name}' takes {'text or a list of it' if name == 'listen' else 'one value'}")
+    raise SettingsError(f"{where}: '{name}' takes {'text or a list of it' if name in LISTS else 'one value'}")
 
 
 def _known_option(name: str, where: str) -> str:

@@ -36,6 +36,9 @@ from edgedns.serve.workers import Workers
 @click.option("--rate-limit", metavar="WORDS", help="What one prefix may get over UDP; 'off' for no limit. [surplus=100000]")
 @click.option("--cookie-secret-file", type=click.Path(path_type=Path), metavar="FILE", help="Shared with other nodes. [own]")
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="Has the admin token; else EDGEDNS_TOKEN.")
+@click.option("--targets-list", multiple=True, metavar="FILE[:COLUMN]", help="Addresses for agents to probe, several times.")
+@click.option("--targets-method", type=click.Choice(config.TARGETS_METHODS), help="How agents probe whom it learns. [icmp]")
+@click.option("--opt-out", type=click.Path(path_type=Path), metavar="FILE", help="Prefixes that are never probed.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="YAML, keys named as these.")
 @click.option("--rehearse", is_flag=True, hidden=True, help="Only see whether it could start (for `edgedns reload`).")
 def serve(config_file: Path | None, rehearse: bool, **options: object) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from edgedns.cli.learning import Learning
 from edgedns.cli.reloading import Reloaded, Reloading
 from edgedns.cli.services import make_services, make_sources, planned
 from edgedns.cli.turns import Turns
@@ -22,7 +23,7 @@ from edgedns.control import Control, Paths
 from edgedns.control.cookies import Secrets
 from edgedns.errors import EdgednsError
 from edgedns.probe.check import Checker, Result
-from edgedns.serve import admin, plans, systemd, udp
+from edgedns.serve import admin, plans, systemd, udp, whom
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
 from edgedns.serve.workers import Workers
@@ -91,6 +92,7 @@ class Server:
         table = self.paths.asn or Tables(self.paths.state).swapped_by
         self.watches = {"rules": Watch(self.paths.rules), "asn": Watch(table)}
         self.control = Control(self.paths, self.settings.identity, self.say)
+        self.learning = Learning(self.settings, self.control, self.say)
         await self.turns.call(self.control.start, time.time())
         self.secrets = Secrets(self.control.store, self.settings.cookie_secret_file, self.say)
         await self.turns.call(self.secrets.follow, time.time())
@@ -102,10 +104,12 @@ class Server:
         if self.settings.admin is None:
             yield
             return
-        services = make_services(self.control, self.workers, self.turns, self._reload_on_order)
+        services = make_services(self.control, self.workers, self.turns, self._reload_on_order, self.learning)
         self.pages = Pages(make_sources(services, self.control, self.turns.call))
-        routes = [*self.pages.routes(), *plans.routes(partial(planned, self.control, self.turns), self.settings.token)]
-        app = admin.make_app(services, self.settings.token, routes)
+        token = self.settings.token
+        routes = [*self.pages.routes(), *plans.routes(partial(planned, self.control, self.turns), token)]
+        routes += whom.routes(self.learning.give, token)
+        app = admin.make_app(services, token, routes)
         sock = self._take_admin_socket(self.settings.admin)
         runner, address = await admin.start(app, sock)
         self.say(f"admin side: http://{address}/")
@@ -202,6 +206,7 @@ class Server:
             self._every(LOOK, "reload", self._reload_what_changed),
             self._every(RETRY, "checks", checker.run),
             self._every(PRICE, "caps", self._price),
+            self._every(RETRY, "targets", self.learning.look),
             self._every(RETRY, "cookie secrets", lambda: call(self.secrets.follow, time.time())),
         ]
         if watchdog := systemd.watchdog_seconds():
@@ -215,6 +220,7 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(EdgednsError):
             await call(control.save, time.time())
+            await self.learning.save()
 
     async def _checked(self, target: Target, result: Result) -> None:
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from edgedns import metrics
+from edgedns.cli.learning import Learning
 from edgedns.cli.turns import Turns
 from edgedns.control import Control, planning
 from edgedns.control.caps import Account
@@ -45,7 +46,7 @@ class QuestionError(EdgednsError):
 
 
 def make_services(
-    control: Control, workers: Workers, turns: Turns, reload: Callable[[], Awaitable[dict[str, Any]]]
+    control: Control, workers: Workers, turns: Turns, reload: Callable[[], Awaitable[dict[str, Any]]], learning: Learning
 ) -> admin.Services:
     """The callables that serve/admin.py is handed."""
     call = turns.call
@@ -55,6 +56,7 @@ def make_services(
 
     async def samples(body: bytes) -> dict[str, Any]:
         outcome = await call(control.ingest, body, time.time())
+        learning.answered.take(outcome)
         return outcome.reply()
 
     async def wan(asn: int | None, limit: int) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def make_services(
         return await remove_override(control, turns, number)
 
     async def status() -> dict[str, Any]:
-        return await call(status_now, control, workers, time.time())
+        return {**await call(status_now, control, workers, time.time()), "targets": learning.targets.told()}
 
     async def note(kind: str, text: str) -> dict[str, Any]:
         return await call(control.note, kind, text, time.time())

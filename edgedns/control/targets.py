@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from ipaddress import ip_address, ip_network
 from itertools import compress
 from pathlib import Path
@@ -83,10 +82,6 @@ class Offer:
     def body(self, networks: int) -> bytes:
         """Those of the first so many networks."""
         return b"".join(self.networks[:networks])
-
-
-def etag(body: bytes) -> str:
-    return f'"{blake2b(body, digest_size=12).hexdigest()}"'
 
 
 class _Asked(NamedTuple):

@@ -9,8 +9,12 @@ import pytest
 from openapi_check import DOCUMENT, mismatch
 from test_admin import Control
 
-from edgedns.serve import plans
+from edgedns.serve import plans, whom
 from edgedns.serve.admin import make_app
+
+
+async def given(vantage: str, networks: int) -> bytes:
+    return b""
 
 
 async def planned(files: Mapping[str, str]) -> dict[str, object]:
@@ -18,9 +22,10 @@ async def planned(files: Mapping[str, str]) -> dict[str, object]:
 
 
 def test_every_route_is_described_and_every_description_has_a_route() -> None:
+    routes = [*plans.routes(planned, ""), *whom.routes(given, "")]
     served = {
         (route.method, route.resource.canonical)
-        for route in make_app(Control().services(), routes=plans.routes(planned, "")).router.routes()
+        for route in make_app(Control().services(), routes=routes).router.routes()
         if route.resource and route.method != "HEAD"
     }
     described = {(method.upper(), path) for path, operations in DOCUMENT["paths"].items() for method in operations}

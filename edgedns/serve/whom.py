@@ -1,0 +1,47 @@
+"""GET /v1/targets: whom an agent is to probe, as a targets file of JSON lines; 304 where it has that already."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import blake2b
+
+from aiohttp import web
+
+from edgedns.serve.guard import Refused, require_token
+
+NETWORKS = 1000
+NETWORKS_MOST = 100_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+Give = Callable[[str, int], Awaitable[bytes]]
+
+
+def routes(give: Give, token: str) -> list[web.RouteDef]:
+    """The one route; `give` is asked for the targets of a vantage, those of so many networks at most."""
+
+    async def get(request: web.Request) -> web.Response:
+        require_token(request, token)
+        vantage, networks = parse_query(request.query)
+        body = await give(vantage, networks)
+        tag = blake2b(body, digest_size=12).hexdigest()
+        headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}
+        known = request.if_none_match or ()
+        if any(one.value in (tag, "*") for one in known):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=body, content_type="application/x-ndjson", headers=headers)
+
+    return [web.get("/v1/targets", get)]
+
+
+def parse_query(query: Mapping[str, str]) -> tuple[str, int]:
+    """(vantage, networks) of a URL's parameters; Refused names the one that is wrong."""
+    for name in query:
+        if name not in ("vantage", "networks"):
+            raise Refused(400, f"unknown parameter {name[:60]!r}; known are vantage, networks")
+    vantage, text = query.get("vantage", ""), query.get("networks", str(NETWORKS))
+    if not _NAME.fullmatch(vantage):
+        raise Refused(400, "'vantage' must be a name of letters, digits, dots and hyphens")
+    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= NETWORKS_MOST:
+        raise Refused(400, f"'networks' must be a number from 1 to {NETWORKS_MOST}")
+    return vantage, int(text)
