@@ -11,6 +11,7 @@ from edgedns import __version__
 
 # Command -> the module that holds it; loaded when asked for, since `--help` needs none of them.
 COMMANDS = {
+    "beacon": "beacon",
     "bench": "bench",
     "check": "check",
     "data": "data",
@@ -28,6 +29,7 @@ COMMANDS = {
     "schema": "schema",
     "serve": "serve",
     "simulate": "simulate",
+    "top": "top",
     "undo": "orders",
 }
 

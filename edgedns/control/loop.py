@@ -79,7 +79,7 @@ class Control:
         self.checks = Checks()
         self.gained = Gained(self.store, log)
         self.caps = Caps(self.store, log, paths.demand)
-        self.collector = Collector(self._network_of, self._network_of_asn, self._knows_provider, self._knows_zone)
+        self.collector = Collector(self.network_of, self._network_of_asn, self._knows_provider, self._knows_zone)
         self.counts = Counts()
         self.recent: deque[dict[str, Any]] = deque(maxlen=MOVES_KEPT)
         self.notes: deque[dict[str, Any]] = deque(maxlen=NOTES_KEPT)
@@ -482,7 +482,7 @@ class Control:
 
     # -- what the collector asks
 
-    def _network_of(self, address: bytes) -> NetworkKey | None:
+    def network_of(self, address: bytes) -> NetworkKey | None:
         atoms = self.world.ground.sections
         family, value, _ = lookup.client_key(address, False)
         network = atoms["network"][lookup.walk(atoms["index4"], atoms["index6"], family, value)]
