@@ -15,7 +15,7 @@ from typing import Any
 
 from edgedns.cli.learning import Learning
 from edgedns.cli.reloading import Reloaded, Reloading
-from edgedns.cli.services import make_services, make_sources, planned
+from edgedns.cli.services import make_services, make_sources, most_asked, planned
 from edgedns.cli.turns import Turns
 from edgedns.cli.watch import Watch
 from edgedns.config import Address, Settings
@@ -23,7 +23,7 @@ from edgedns.control import Control, Paths
 from edgedns.control.cookies import Secrets
 from edgedns.errors import EdgednsError
 from edgedns.probe.check import Checker, Result
-from edgedns.serve import admin, plans, systemd, udp, whom
+from edgedns.serve import admin, plans, systemd, tops, udp, whom
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
 from edgedns.serve.workers import Workers
@@ -109,6 +109,7 @@ class Server:
         token = self.settings.token
         routes = [*self.pages.routes(), *plans.routes(partial(planned, self.control, self.turns), token)]
         routes += whom.routes(self.learning.give, token)
+        routes += tops.routes(partial(most_asked, self.control), token)
         app = admin.make_app(services, token, routes)
         sock = self._take_admin_socket(self.settings.admin)
         runner, address = await admin.start(app, sock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,9 @@ from edgedns.control import Control, planning
 from edgedns.control.caps import Account
 from edgedns.dns import name as names
 from edgedns.dns import types
+from edgedns.engine import seen
 from edgedns.engine.explain import Question, explain
+from edgedns.engine.top import top
 from edgedns.errors import EdgednsError, RuleErrors
 from edgedns.metrics import Family
 from edgedns.model import Override, Prefix
@@ -29,6 +32,7 @@ from edgedns.steer.rows import key_of, level_of
 from edgedns.web.pages import Sources
 
 T = TypeVar("T")
+MANY = 1000  # samples: the first of so many tells when they begin
 
 
 class Call(Protocol):
@@ -144,6 +148,20 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise PlanError(f"{name!r} can't be written: {error.strerror}") from None
+
+
+async def most_asked(control: Control, seconds: int, limit: int) -> Mapping[str, Any]:
+    """Who asks most; counted beside all else, since nothing of the control's changes by it."""
+    return await asyncio.to_thread(_counted, control, seconds, limit)
+
+
+def _counted(control: Control, seconds: int, limit: int) -> dict[str, Any]:
+    """The sample of the last `seconds`, counted; of fewer where a worker's ring holds no more."""
+    now = time.time()
+    found = seen.read(control.run, now - seconds)
+    span = now - found[0].at if len(found) > MANY else float(seconds)
+    blocks = seen.chosen(control.registry.blocks(), found)
+    return top(found, blocks, control.network_of, control.world.table.names, span, limit)
 
 
 def make_sources(services: admin.Services, control: Control, call: Call) -> Sources:
