@@ -23,7 +23,7 @@ from edgedns.control import Control, Paths
 from edgedns.control.cookies import Secrets
 from edgedns.errors import EdgednsError
 from edgedns.probe.check import Checker, Result
-from edgedns.serve import admin, plans, systemd, tops, udp, whom
+from edgedns.serve import admin, catchments, plans, systemd, tops, udp, whom
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
 from edgedns.serve.workers import Workers
@@ -110,6 +110,7 @@ class Server:
         routes = [*self.pages.routes(), *plans.routes(partial(planned, self.control, self.turns), token)]
         routes += whom.routes(self.learning.give, token)
         routes += tops.routes(partial(most_asked, self.control), token)
+        routes += catchments.routes(lambda limit: self.turns.call(self.control.catchments.told, limit))
         app = admin.make_app(services, token, routes)
         sock = self._take_admin_socket(self.settings.admin)
         runner, address = await admin.start(app, sock)

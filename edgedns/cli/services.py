@@ -291,6 +291,7 @@ def families(control: Control, workers: Workers, now: float) -> Iterable[Family]
     yield Family("edgedns_provider_up", "1 unless a provider is drained or declared down.", "gauge", ("provider",), up)
     yield from _capacity_families(control.caps.account)
     yield from control.passive.families()
+    yield from control.catchments.families()
     checked, failing = control.checks.checked, control.checks.failing
     good = [((name, "1" if family == 4 else "2"), float((name, family) not in failing)) for name, family in sorted(checked)]
     yield Family("edgedns_provider_check", "1 while a provider's check is good.", "gauge", ("provider", "family"), good)

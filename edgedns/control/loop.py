@@ -29,6 +29,7 @@ from edgedns.probe.collector import Collector, Outcome
 from edgedns.publish import CLOCK_SKEW, Facts, Publisher, Root, refuse_implausible
 from edgedns.serve.current import Mapped
 from edgedns.steer.asn import AsnTable
+from edgedns.steer.catchments import Catchments
 from edgedns.steer.checks import Checks, Target
 from edgedns.steer.decisions import Decisions, moves
 from edgedns.steer.health import Health
@@ -76,6 +77,7 @@ class Control:
         self.orders = Orders(self.store, log)
         self.measured = Measured()
         self.passive = Passive()
+        self.catchments = Catchments()
         self.checks = Checks()
         self.gained = Gained(self.store, log)
         self.caps = Caps(self.store, log, paths.demand)
@@ -272,7 +274,8 @@ class Control:
         """One body of samples; a failure that it reveals is published at once."""
         outcome = self.collector.accept(body, now)
         self.passive.take(outcome.others, self.measured, self.gained, self.force, now)
-        if len(batch := outcome.probes()):
+        self.catchments.take(outcome.landed, now)
+        if len(batch := self.catchments.without_excused(outcome.probes())):
             self.gained.take(batch, self.force.decisions)
             try:
                 changed = self.measured.take(batch, now)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from edgedns import metrics
 from edgedns.model import Family, LandedReply, NetworkKey
 from edgedns.steer.batch import Batch
 from edgedns.steer.rows import Bools, key_of
@@ -93,6 +94,13 @@ class Catchments:
             known = self._paths.get(path)
             found[i] = known is not None and known.since - AROUND <= at <= known.last + AROUND
         return found
+
+    def families(self) -> Iterable[metrics.Family]:
+        """At /metrics."""
+        paths = [((), float(len(self._paths)))]
+        yield metrics.Family("edgedns_catchments_elsewhere", "Paths whose replies land at another PoP.", "gauge", (), paths)
+        excused = [((), float(self.excused))]
+        yield metrics.Family("edgedns_losses_excused", "Losses that landed at another PoP: none.", "counter", (), excused)
 
     def told(self, limit: int) -> dict[str, Any]:
         """For people: the networks whose replies land elsewhere, those told of last first, `limit` of them at most."""

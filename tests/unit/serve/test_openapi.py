@@ -9,7 +9,7 @@ import pytest
 from openapi_check import DOCUMENT, mismatch
 from test_admin import Control
 
-from edgedns.serve import plans, tops, whom
+from edgedns.serve import catchments, plans, tops, whom
 from edgedns.serve.admin import make_app
 
 
@@ -25,8 +25,12 @@ async def most_asked(seconds: int, limit: int) -> dict[str, object]:
     return {}
 
 
+async def landed(limit: int) -> dict[str, object]:
+    return {}
+
+
 def test_every_route_is_described_and_every_description_has_a_route() -> None:
-    routes = [*plans.routes(planned, ""), *whom.routes(given, ""), *tops.routes(most_asked, "")]
+    routes = [*plans.routes(planned, ""), *catchments.routes(landed), *whom.routes(given, ""), *tops.routes(most_asked, "")]
     served = {
         (route.method, route.resource.canonical)
         for route in make_app(Control().services(), routes=routes).router.routes()
