@@ -1,4 +1,4 @@
-"""Compares a reply with edgedns/web/openapi.json: the part of JSON Schema that the file uses."""
+"""Compares a reply with an OpenAPI file, edgedns/web/openapi.json if none is said: the part of JSON Schema that they use."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ TYPES: dict[str, Any] = {
 }
 
 
-def mismatch(method: str, path: str, status: int, content_type: str, body: bytes) -> str:
+def mismatch(
+    method: str, path: str, status: int, content_type: str, body: bytes, document: dict[str, Any] = DOCUMENT
+) -> str:
     """Empty when route, status, content type and body are as described, else what is not."""
-    operation = _operation(method, path.partition("?")[0])
+    operation = _operation(document, method, path.partition("?")[0])
     described = operation.get("responses", {}).get(str(status)) if operation else None
-    if described is None:
+    if described is None and status in (403, 500):
         # The guard's refusals are the same everywhere; `info` describes them.
-        described = _content(DOCUMENT, "Error") if status in (403, 500) else None
+        described = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     if described is None:
         return f"{method} {path}: status {status} is not described"
+    if "content" not in described:
+        return f"{method} {path}: {status} has a body, which is not described" if body else ""
     media = described["content"].get(content_type)
     if media is None:
         return f"{method} {path}: content type {content_type} is not described for {status}"
-    return _differs(json.loads(body), media["schema"], f"{method} {path}") if content_type == "application/json" else ""
+    if content_type != "application/json":
+        return ""
+    return _differs(json.loads(body), media["schema"], f"{method} {path}", document["components"]["schemas"])
 
 
-def _content(_: dict[str, Any], name: str) -> dict[str, Any]:
-    return {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
-
-
-def _operation(method: str, path: str) -> dict[str, Any] | None:
-    for pattern, operations in DOCUMENT["paths"].items():
+def _operation(document: dict[str, Any], method: str, path: str) -> dict[str, Any] | None:
+    for pattern, operations in document["paths"].items():
         parts, found = pattern.split("/"), path.split("/")
         if len(parts) == len(found) and all(a == b or a.startswith("{") for a, b in zip(parts, found, strict=True)):
             found_operation: dict[str, Any] | None = operations.get(method.lower())
@@ -47,12 +49,14 @@ def _operation(method: str, path: str) -> dict[str, Any] | None:
     return None
 
 
-def _differs(value: Any, schema: dict[str, Any], at: str) -> str:
+def _differs(value: Any, schema: dict[str, Any], at: str, named: dict[str, Any]) -> str:
     if "$ref" in schema:
-        return _differs(value, DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]], at)
+        return _differs(value, named[schema["$ref"].rpartition("/")[2]], at, named)
     if "anyOf" in schema:
-        wrong = [_differs(value, one, at) for one in schema["anyOf"]]
+        wrong = [_differs(value, one, at, named) for one in schema["anyOf"]]
         return "" if "" in wrong else wrong[0]
+    if "const" in schema and value != schema["const"]:
+        return f"{at}: {value!r} is not {schema['const']!r}"
     if "enum" in schema and value not in schema["enum"]:
         return f"{at}: {value!r} is none of {schema['enum']}"
     kinds = schema.get("type", [])
@@ -60,13 +64,13 @@ def _differs(value: Any, schema: dict[str, Any], at: str) -> str:
     if kinds and not any(isinstance(value, TYPES[kind]) and (kind == "boolean" or value is not True) for kind in kinds):
         return f"{at}: {value!r} is not {' or '.join(kinds)}"
     if isinstance(value, dict):
-        return _object_differs(value, schema, at)
+        return _object_differs(value, schema, at, named)
     if isinstance(value, list) and "items" in schema:
-        return next((wrong for item in value if (wrong := _differs(item, schema["items"], f"{at}[]"))), "")
+        return next((wrong for item in value if (wrong := _differs(item, schema["items"], f"{at}[]", named))), "")
     return ""
 
 
-def _object_differs(value: dict[str, Any], schema: dict[str, Any], at: str) -> str:
+def _object_differs(value: dict[str, Any], schema: dict[str, Any], at: str, named: dict[str, Any]) -> str:
     properties, more = schema.get("properties", {}), schema.get("additionalProperties", True)
     for key in schema.get("required", []):
         if key not in value:
@@ -75,6 +79,6 @@ def _object_differs(value: dict[str, Any], schema: dict[str, Any], at: str) -> s
         inner = properties.get(key, more)
         if inner is False:
             return f"{at}: {key} is not described"
-        if isinstance(inner, dict) and (wrong := _differs(item, inner, f"{at}.{key}")):
+        if isinstance(inner, dict) and (wrong := _differs(item, inner, f"{at}.{key}", named)):
             return wrong
     return ""

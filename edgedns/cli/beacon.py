@@ -1,0 +1,145 @@
+"""`edgedns beacon`: faces web pages: the script that measures in browsers, and their reports on the way to a collector."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgedns.cli import sending
+from edgedns.cli.duration import Duration
+from edgedns.config import parse_address
+from edgedns.errors import EdgednsError
+from edgedns.probe.beacon import Beacons, OverRate
+from edgedns.probe.uplink import Uplink
+from edgedns.serve import beacon as pages
+from edgedns.serve.admin import start
+from edgedns.serve.guard import Refused
+
+TELL_EVERY = 60.0
+LAST_POST = 1.0
+
+
+@click.command()
+@click.option("--listen", required=True, metavar="ADDR:PORT", help="Where pages find the script and report.")
+@click.option("--vantage", required=True, help="What these samples' source is called, such as web.")
+@click.option("--collector", required=True, metavar="URL", help="Where samples go, http://HOST:PORT; - prints them.")
+@click.option("--object", "objects", required=True, multiple=True, metavar="PROVIDER=URL",
+              help="The tiny object of each provider, under a name whose addresses are its own.")  # fmt: skip
+@click.option("--origin", "origins", required=True, multiple=True, metavar="ORIGIN",
+              help="Whose pages may report, such as https://www.example.net.")  # fmt: skip
+@click.option("--share", default="1%", show_default=True, metavar="PERCENT", help="The share of page views that measure.")
+@click.option("--rate", type=click.FloatRange(0.1, 1e5), default=100.0, show_default=True,
+              help="At most so many reports a second.")  # fmt: skip
+@click.option("--proxy", "proxies", multiple=True, metavar="PREFIX", help="Whose X-Forwarded-For is believed.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="Holds the collector's token; else EDGEDNS_TOKEN.")
+@click.option("--for", "duration", type=Duration(), help="Stop after so long.")
+def beacon(
+    listen: str, vantage: str, collector: str, objects: tuple[str, ...], token_file: Path | None, **rest: Any
+) -> None:
+    """Face web pages: serve the script that times each provider from a browser, and take its reports."""
+    try:
+        terms = pages.Terms(
+            dict(_object(text) for text in objects), _share(rest["share"]), frozenset(map(_origin, rest["origins"])),
+            _prefixes(rest["proxies"]),
+        )  # fmt: skip
+        if len(terms.objects) != len(objects):
+            raise click.BadParameter("the same provider is given twice", param_hint="--object")
+        judge = Beacons(sending.name(vantage, "--vantage"), list(terms.objects), rest["rate"])
+        facing = _Facing(terms, judge, collector, sending.token(token_file))
+        asyncio.run(facing.run(listen, rest["duration"]))
+    except EdgednsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+class _Facing:
+    """One run: pages on one side, the collector on the other."""
+
+    def __init__(self, terms: pages.Terms, judge: Beacons, collector: str, token: str) -> None:
+        self.terms = terms
+        self.judge = judge
+        self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, self.say)
+
+    def say(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+    async def run(self, listen: str, duration: float | None) -> None:
+        """Until a signal, or as long as was asked for."""
+        stopped = sending.stop_signals()
+        app = pages.make_app(self.terms, self._take)
+        runner, address = await start(app, pages.listen(parse_address(listen)))
+        self.say(f"script: http://{address}/beacon.js")
+        tasks = [asyncio.create_task(self._tell())]
+        if self.uplink is not None:
+            tasks.append(asyncio.create_task(self.uplink.run()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(duration):
+                await stopped.wait()
+        await runner.cleanup()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.uplink is not None and self.uplink.backlog:
+            await self.uplink.finish(LAST_POST)
+        self.say(self._sum())
+
+    def _take(self, body: bytes, client: bytes) -> None:
+        """One report; a Refused is what its sender is told."""
+        try:
+            lines = self.judge.take(body, client, time.time())
+        except OverRate as error:
+            raise Refused(429, str(error), {"Retry-After": str(error.wait)}) from None
+        for line in lines:
+            if self.uplink is None:
+                print(line.decode(), flush=True)
+            else:
+                self.uplink.add(line)
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_EVERY)
+            self.say(self._sum())
+
+    def _sum(self) -> str:
+        """What became of the reports since the start."""
+        counts = self.judge.counts
+        parts = [f"in all: {sum(counts.values())} reports"]
+        parts += [f"{count} {verdict.replace('_', ' ')}" for verdict, count in counts.items() if count]
+        if self.uplink is not None:
+            parts.append(f"{self.uplink.accepted} samples accepted, {self.uplink.backlog} waiting")
+        return ", ".join(parts)
+
+
+def _object(text: str) -> tuple[str, str]:
+    provider, _, url = text.partition("=")
+    if not re.fullmatch(r"https?://[^\s/?#]+/[!-~]*", url):
+        such = "alder=https://alder.example.net/1x1"
+        raise click.BadParameter(f"{text!r} is not PROVIDER=URL, such as {such}", param_hint="--object")
+    return sending.name(provider, "--object"), url
+
+
+def _origin(text: str) -> str:
+    """Scheme, host and port alone (RFC 6454), as browsers write it."""
+    if not re.fullmatch(r"https?://[a-z0-9.:\[\]_-]+", text):
+        raise click.BadParameter(f"{text!r} is not an origin, such as https://www.example.net", param_hint="--origin")
+    return text
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?%", text) or not 0 < float(text[:-1]) <= 100:
+        raise click.BadParameter(f"{text!r} is not a share, such as 1%", param_hint="--share")
+    return float(text[:-1]) / 100
+
+
+def _prefixes(texts: tuple[str, ...]) -> tuple[pages.Network, ...]:
+    try:
+        return pages.networks(texts)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--proxy") from None
