@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from edgedns import metrics
 from edgedns.control.caps import Caps, CapsProblem, Solved, up_now
@@ -14,9 +14,9 @@ from edgedns.control.inputs import Paths, Reader
 from edgedns.control.measured import Measured, kept, kept_checks, kept_serials, restored, set_back
 from edgedns.control.orders import Orders
 from edgedns.control.passive import Passive
-from edgedns.control.plausible import Weights, moved_share, observed
+from edgedns.control.plausible import Weights, facts, observed
 from edgedns.control.schedule import Force, Scheduler, fresh_until
-from edgedns.control.uplift import Gained, Losing
+from edgedns.control.uplift import Gained
 from edgedns.engine import lookup
 from edgedns.engine.compile import atoms_file
 from edgedns.engine.explain import Evidence
@@ -26,7 +26,7 @@ from edgedns.engine.world import Held, Inputs, World, held_to_tests, make_world
 from edgedns.errors import EdgednsError, Problem, PublishRefused, SourceError
 from edgedns.model import Family, NetworkKey, Override, RuleSet, State
 from edgedns.probe.collector import Collector, Outcome
-from edgedns.publish import CLOCK_SKEW, Facts, Publisher, Root, refuse_implausible
+from edgedns.publish import CLOCK_SKEW, Publisher, Root, refuse_implausible
 from edgedns.serve.current import Mapped
 from edgedns.steer.asn import AsnTable
 from edgedns.steer.catchments import Catchments
@@ -282,7 +282,7 @@ class Control:
             except ValueError as error:
                 raise SourceError(f"these samples can't be taken: {error}") from error
             if changed:
-                self._adopt(self.decided(self.force, now), now)
+                self._adopt(self._at_once(now), now)
         return outcome
 
     def take_check(self, target: Target, good: bool | None, note: str, now: float) -> None:
@@ -351,25 +351,11 @@ class Control:
 
     def _is_plausible(self, wished: Force, now: float) -> bool:
         try:
-            refuse_implausible(self._facts(wished), now)
+            refuse_implausible(facts(self.force, wished, self._asked), now)
         except PublishRefused as refusal:
             self._refuse(str(refusal))
             return False
         return True
-
-    def _facts(self, wished: Force) -> Facts:
-        """What law 8 looks at; compared with the last table only while that is fresh, or nothing could ever come after it."""
-        force, rules = self.force, self.world.rules
-        comparable = 0 <= wished.taken_at - force.taken_at < rules.fresh_for
-        weights = self._asked() if comparable else None
-        return Facts(
-            measured_at=wished.table.at,
-            rows=len(wished.table.keys),
-            last_rows=len(force.table.keys) if comparable else 0,
-            moved=moved_share(force.decisions, wished.decisions, weights) if comparable else 0.0,
-            limit=rules.max_moved_share,
-            oldest=rules.fresh_for,
-        )
 
     def _asked(self) -> Weights | None:
         """The networks that asked, and how often; None where they are too few to speak."""
@@ -378,24 +364,30 @@ class Control:
 
     def _wished(self, force: Force, now: float) -> Force:
         """As `_decided`, from a new table and all else that is new with a round."""
-        return replace(force, decisions=self._decide(force, now, now, self._asked(), self.gained.losing))
+        return replace(force, decisions=self._decide(force, now, now, "table"))
 
     def decided(self, force: Force, now: float) -> Force:
         return replace(force, decisions=self._decide(force, now, now))
 
-    def _decide(
-        self, force: Force, now: float, at: float, asked: Weights | None = None, losing: Losing | None = None
-    ) -> Decisions:
+    def _at_once(self, now: float) -> Force:
+        """As `decided`, and away from paths that have just got slower, unless that moves too many (law 8)."""
+        force = self.force
+        if self.measured.health.any_slower(force.table.at):
+            wished = replace(force, decisions=self._decide(force, now, now, "shift"))
+            if self._is_plausible(wished, now):
+                return wished
+        return self.decided(force, now)
+
+    def _decide(self, force: Force, now: float, at: float, new: Literal["table", "shift", "nothing"] = "nothing") -> Decisions:
         """What follows now from a world and table, going on from the decisions in it; with drains as they are `at` a time."""
         rules, before = force.world.rules, force.decisions
         if before.table_at > now + CLOCK_SKEW:  # else no table would be newer until the clock has caught up
             before = set_back(before, now)
         ttl = max((record.ttl for zone in rules.zones.values() for record in zone.records), default=0)
         columns, states = force.world.compiled.columns, self.orders.states(rules, at)
-        health, failing = self.measured.health, self.checks.failing
-        return decide(
-            columns, rules.providers, states, force.table, health, before, now, ttl, failing=failing, asked=asked, losing=losing
-        )
+        seen = force.table, self.measured.health, before, now, ttl, None, self.checks.failing
+        asked, losing = (self._asked(), self.gained.losing) if new == "table" else (None, None)
+        return decide(columns, rules.providers, states, *seen, asked, losing, sudden=new == "shift")
 
     # -- publishing
 

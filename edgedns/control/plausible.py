@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedns.control.schedule import Force
 from edgedns.model import Reason, Wan
+from edgedns.publish import Facts
 from edgedns.steer.atoms import Atoms
 from edgedns.steer.decisions import Column, ColumnDecisions, Decisions, Ranking
 from edgedns.steer.rows import KEY, ROW, Bools, Ints, Keys, Rows, nearest, unpack
@@ -43,6 +45,20 @@ def observed(counts: Sequence[bytes], atoms: Atoms) -> Weights | None:
     rows["asn"], rows["country"] = atoms.net_asn[asked], atoms.net_country[asked]
     rows["family"], rows["block"] = atoms.net_family[asked], atoms.net_block[asked]
     return Weights(rows, total[asked])
+
+
+def facts(force: Force, wished: Force, asked: Callable[[], Weights | None]) -> Facts:
+    """What law 8 looks at; compared with the last table only while that is fresh, or nothing could ever come after it."""
+    rules = force.world.rules
+    comparable = 0 <= wished.taken_at - force.taken_at < rules.fresh_for
+    return Facts(
+        measured_at=wished.table.at,
+        rows=len(wished.table.keys),
+        last_rows=len(force.table.keys) if comparable else 0,
+        moved=moved_share(force.decisions, wished.decisions, asked()) if comparable else 0.0,
+        limit=rules.max_moved_share,
+        oldest=rules.fresh_for,
+    )
 
 
 def moved_share(before: Decisions, after: Decisions, weights: Weights | None) -> float:

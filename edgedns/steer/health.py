@@ -12,6 +12,7 @@ here, once, and leaves no mark on the estimate.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from edgedns.errors import SourceError
 from edgedns.model import Family, NetworkKey, RttSample
 from edgedns.steer.batch import Batch, batch_of
+from edgedns.steer.changed import arms_of, follow_at, hand_over, is_worse, last_seen, settle
 from edgedns.steer.doubts import Seen, Want, wants
 from edgedns.steer.paths import (
     GROUP,
@@ -52,7 +54,8 @@ from edgedns.steer.rows import (
     unpack_json,
     unpack_keys,
 )
-from edgedns.steer.shift import LEVEL, Levels, follow
+from edgedns.steer.shift import LEVEL, Levels, Singles
+from edgedns.steer.verdicts import arms, with_levels
 
 LOSS_STEP = float(np.log(0.60 / 0.02))
 REPLY_STEP = float(np.log(0.40 / 0.98))
@@ -61,13 +64,15 @@ FIRST_LOSS_STEP = float(np.log(0.98 / 0.50))
 ANY_REPLY_STEP = float(np.log(0.02 / 0.50))
 PROVIDER_LIMIT = 15.5 * FIRST_LOSS_STEP
 RECENT = 600.0
+SPEAKING = 15.0
 HOUR = 3600.0
 KEPT = 6 * HOUR
 CLEAN = 15.0
 HOLD = 10.0
+HOLD_ALONE = 90.0
+MOST_FLAPS = 3
 FLAP_WINDOW = 600.0
 BACK_AFTER = 3
-LEVEL_SHARE = 0.8
 
 _PATH = np.dtype(
     [
@@ -95,6 +100,7 @@ class Health:
         self._whole: NDArray[np.void] = np.zeros((2, 0), dtype=_WHOLE)
         self._whole_index: Ints = np.zeros(0, dtype=np.int64)
         self._accused: Ints | None = None
+        self._shifting: Ints | None = None
         self._probed: Bools = np.zeros((2, 0), dtype=np.bool_)
         self._above: tuple[Keys, list[Ints]] | None = None
         self._verdicts: tuple[int, Keys, Bools] | None = None
@@ -114,7 +120,7 @@ class Health:
             self._follow(path[wave], batch.at[wave], batch.rtt[wave])
         self._settle_providers(path, batch)
         self._settle_paths(path)
-        return [batch.take(~batch.lost), *self._released(ended)]
+        return [batch.take(~batch.lost), *self._released(ended), *self._begun_anew(path)]
 
     def down(self, rows: Rows, providers: Sequence[str], family: Family) -> Bools:
         """bool[row, provider]: down for that network; a network never probed takes the nearest level's word.
@@ -136,16 +142,22 @@ class Health:
         places = [self._providers.index(name) for name in providers if name in self._providers]
         return keys[verdicts[:, _f(family), places].any(axis=1)]
 
-    def worsened(self, keys: Keys, providers: Sequence[str], family: Family, since: float) -> Bools:
-        """bool[row, provider]: that network's RTT through it shifted upwards at or after `since`, from some vantage."""
-        out = np.zeros((len(keys), len(providers)), dtype=np.bool_)
-        paths = np.flatnonzero((self._levels["worse"] >= since) & (self._levels["worse"] > 0))
+    def slower(self, keys: Keys, providers: Sequence[str], family: Family, since: float) -> Floats:
+        """[row, provider]: the RTT in ms to which that network's through it rose at or after `since`, NaN where it did not."""
+        total, count = np.zeros((2, len(keys), len(providers)))
+        paths = np.flatnonzero(is_worse(self._levels, max(since, 1e-9)))
         row, of, provider, _ = path_parts(self._codes[paths])
-        at = lookup(keys, self._keys.keys[row])
+        at, level = lookup(keys, self._keys.keys[row]), self._levels["level"][paths]
         for i, name in enumerate(providers):
             if name in self._providers:
-                out[at[(at >= 0) & (of == _f(family)) & (provider == self._providers.index(name))], i] = True
-        return out
+                mine = (at >= 0) & (of == _f(family)) & (provider == self._providers.index(name))
+                np.add.at(total[:, i], at[mine], level[mine])
+                np.add.at(count[:, i], at[mine], 1.0)
+        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+    def any_slower(self, since: float) -> bool:
+        """Some network's RTT through some provider rose at or after a time."""
+        return bool(is_worse(self._levels, max(since, 1e-9)).any())
 
     def rows_known(self) -> Rows:
         """Every network that was probed, and every level above one."""
@@ -172,9 +184,13 @@ class Health:
 
     def wants(self, now: float) -> list[Want]:
         """Probes to send now, each asked for once (`doubts.py`)."""
+        return wants(self.seen(), now)
+
+    def seen(self) -> Seen:
+        """Every path as it stands; not to be kept."""
         index, doubtful = self._whole_index, PROVIDER_LIMIT / 3
         state = (self._codes, self._paths, self._levels, self._whole, index, self._keys.keys)
-        return wants(Seen(*state, self._providers, self._vantages, doubtful, RECENT), now)
+        return Seen(*state, self._providers, self._vantages, doubtful, RECENT)
 
     def to_sections(self) -> Sections:
         """The detector's whole state as flat arrays."""
@@ -240,10 +256,17 @@ class Health:
         self._index()
         return np.searchsorted(self._codes, wanted)
 
+    def leave_out(self, vantages: Sequence[str]) -> None:
+        """Forget what these saw, and who is down because of it."""
+        gone = [number for number, name in enumerate(self._vantages) if name in vantages]
+        self._keep(~np.isin(self._codes % VANTAGES, gone))
+
     def _forget(self, now: float) -> None:
         """Once an hour drop paths that were not probed for six."""
-        last = np.maximum(self._paths["replied"], self._paths["lost"]) if now // HOUR > self.at // HOUR else np.zeros(0)
-        kept = last >= now - KEPT
+        if now // HOUR > self.at // HOUR:
+            self._keep(np.maximum(self._paths["replied"], self._paths["lost"]) >= now - KEPT)
+
+    def _keep(self, kept: Bools) -> None:
         if kept.all():
             return
         row, rest = np.divmod(self._codes[kept], 2 * GROUP)
@@ -268,7 +291,7 @@ class Health:
     def _index(self) -> None:
         """What follows from the paths that there are: the provider of each, and which providers were probed at all."""
         size = len(self._providers)
-        self._accused = None
+        self._accused = self._shifting = None
         self._whole_index = self._whole_of(self._codes)
         self._probed = np.bincount(self._whole_index, minlength=2 * size).reshape(2, size) > 0
 
@@ -290,19 +313,36 @@ class Health:
         state["lost"] = np.where(lost, at, state["lost"])
         state["replied"] = np.where(reply, at, state["replied"])
         state["good"] = np.where(loss, 0, state["good"] + (reply & state["down"]))
-        self._paths[path] = self._returned(state, at)
+        self._paths[path] = self._returned(path, state, at)
         return ended
 
     def _follow(self, path: Ints, at: Floats, rtt: Floats) -> None:
-        """Follow the level of each path that replied; from a shift upwards on it is known to have got worse."""
+        """Follow the level of each path that replied."""
         heard = np.flatnonzero(~np.isnan(rtt))
-        levels, jump = follow(self._levels[path[heard]], rtt[heard])
-        levels["worse"] = np.where(jump > 0, at[heard], np.where(jump < 0, 0.0, levels["worse"]))
-        self._levels[path[heard]] = levels
+        self._levels[path[heard]] = follow_at(self._levels[path[heard]], rtt[heard], at[heard])
 
-    def _returned(self, state: NDArray[np.void], at: Floats) -> NDArray[np.void]:
-        held = HOLD * 2.0 ** np.minimum(state["flaps"], 5)
-        back = state["down"] & (state["good"] >= BACK_AFTER) & (at - state["since"] >= held)
+    def _begun_anew(self, touched: Ints) -> Iterator[Batch]:
+        """The last round trips of arms that are worse than they were."""
+        paths, levels, shifted = self._paths, self._levels, self._levels["shifted"] > 0.0
+        waiting = np.flatnonzero(shifted) if self._shifting is None else np.union1d(self._shifting, touched[shifted[touched]])
+        risen, self._shifting = settle(self._codes, paths, levels, waiting, self.at, RECENT)
+        over, farther = hand_over(self._codes, paths, levels, touched, self.at, RECENT)
+        self.changes += bool(len(over) + len(risen))
+        heard = arms_of(self._codes, np.union1d(risen, farther))
+        heard = heard[~paths["down"][heard] & (paths["replied"][heard] > self.at - RECENT) & (levels["samples"][heard] > 0)]
+        if len(heard):
+            rtt = last_seen(levels[heard])
+            seeds = self._samples_of(np.repeat(heard, rtt.shape[1]), rtt.reshape(-1), np.full(rtt.size, self.at))
+            row = seeds.rows[seeds.row]  # what a level above knows is not this path's alone
+            yield replace(seeds.take((row["block"] >= 0) & (row["family"] == seeds.family)), anew=True)
+
+    def _returned(self, path: Ints, state: NDArray[np.void], at: Floats) -> NDArray[np.void]:
+        """Those are back that replied often enough, and lost nothing for long enough: who fails alone may well flap."""
+        whole = self._whole.reshape(-1)[self._whole_index[path]]
+        together = whole["down"] | (whole["since"] > state["since"])
+        held = np.where(together, HOLD, HOLD_ALONE * 2.0 ** np.minimum(state["flaps"], MOST_FLAPS))
+        quiet = at - np.where(together, state["since"], state["lost"])
+        back = state["down"] & (state["good"] >= BACK_AFTER) & (quiet >= held)
         state["down"] &= ~back
         state["cusum"] = np.where(back, 0.0, state["cusum"])
         state["since"] = np.where(back, at, state["since"])
@@ -380,7 +420,18 @@ class Health:
         counted = (self._paths["run"] > 0) | self._paths["down"]
         losing = np.flatnonzero((self._whole_index == which) & counted & (self._paths["lost"] >= since))
         believed = np.isin(self._codes[losing] % VANTAGES, self._codes[heard] % VANTAGES)
-        return self._rows_in(heard) >= 3 and 2 * int(believed.sum()) >= len(losing)
+        enough = self._rows_in(heard) >= 3 and 2 * int(believed.sum()) >= len(losing)
+        return enough and self._most_accuse(which, losing, since)
+
+    def _most_accuse(self, which: int, losing: Ints, since: float) -> bool:
+        """One vantage, one vote: more than half of those that speak and heard the provider of late lose more than they hear."""
+        paths, vantage = self._paths, self._codes % VANTAGES
+        mine, last = self._whole_index == which, np.maximum(paths["replied"], paths["lost"])
+        heard = np.flatnonzero(mine & (paths["replied"] > since) & (paths["run"] == 0))
+        counts = (np.bincount(vantage[some], minlength=len(self._vantages)) for some in (losing, heard))
+        accuses = np.greater(*counts)
+        speaks = np.intersect1d(vantage[last > self.at - SPEAKING], vantage[mine & (paths["replied"] > self.at - RECENT)])
+        return 2 * int(accuses[speaks].sum()) > len(speaks)
 
     def _judge_return(self, state: NDArray[np.void], mine: Ints) -> None:
         since = float(state["since"][0])
@@ -409,45 +460,26 @@ class Health:
         clean = (self._paths["replied"][sibling] > began - CLEAN) & (self._paths["lost"][sibling] < began - CLEAN)
         kept = runs[np.bincount(owner[clean], minlength=len(runs)) > 0]
         repeated = np.repeat(np.arange(len(kept)), kept["run"])
-        row, family, provider, vantage = path_parts(self._codes[kept["path"][repeated]])
-        at = kept["lost"][repeated]
-        family = np.where(family == 1, 6, 4)
+        yield self._samples_of(kept["path"][repeated], np.full(len(repeated), np.nan), kept["lost"][repeated])
+
+    def _samples_of(self, path: Ints, rtt: Floats | Singles, at: Floats) -> Batch:
+        """Samples of paths; `rtt` in ms, NaN lost."""
+        row, family, provider, vantage = path_parts(self._codes[path])
         used, place = np.unique(row, return_inverse=True)
-        rows, rtt = unpack(self._keys.keys[used]), np.full(len(at), np.nan)
-        yield Batch(rows, self._providers, self._vantages, place.reshape(-1), provider, vantage, family, rtt, at)
+        rows, family = unpack(self._keys.keys[used]), np.where(family == 1, 6, 4)
+        rtts = rtt.astype(np.float64)
+        return Batch(rows, self._providers, self._vantages, place.reshape(-1), provider, vantage, family, rtts, at)
 
     def _verdict_table(self) -> tuple[int, Keys, Bools]:
         """(changes, keys, bool[key, family, provider]) of networks and all levels above them."""
         if self._verdicts is None or self._verdicts[0] != self.changes:
-            self._verdicts = (self.changes, *self._judge_levels())
+            if self._above is None:
+                self._above = levels_above(self._keys.keys)
+            every, above = self._above
+            shape = (len(self._keys), 2, len(self._providers))
+            told = arms(self._codes, self._paths, self._levels, shape, self.at - RECENT)
+            self._verdicts = (self.changes, every, with_levels(*told, len(every), above))
         return self._verdicts
-
-    def _judge_levels(self) -> tuple[Keys, Bools]:
-        known, down = self._arms()
-        if self._above is None:
-            self._above = levels_above(self._keys.keys)
-        every, places = self._above
-        heard, silent = np.zeros((2, len(every), *known.shape[1:]), dtype=np.int32)
-        for place in places:
-            counted = place >= 0
-            rows, order = place[counted], np.argsort(place[counted], kind="stable")
-            first = np.flatnonzero(np.diff(rows[order], prepend=-1))
-            if len(first):
-                heard[rows[order][first]] += np.add.reduceat(known[counted][order], first, dtype=np.int32)
-                silent[rows[order][first]] += np.add.reduceat(down[counted][order], first, dtype=np.int32)
-        verdict = (silent > 0) & (silent >= LEVEL_SHARE * heard)
-        return every, np.where(heard > 0, verdict, verdict[:, ::-1])
-
-    def _arms(self) -> tuple[Bools, Bools]:
-        """bool[row, family, provider]: was ever heard; is down, as every vantage that was lately heard says."""
-        shape = (len(self._keys), 2, len(self._providers))
-        heard, up, down = (np.zeros(shape, dtype=np.bool_) for _ in range(3))
-        row, family, provider, _ = path_parts(self._codes)
-        place, paths = (row * 2 + family) * len(self._providers) + provider, self._paths
-        heard.reshape(-1)[place[paths["replied"] > 0]] = True
-        up.reshape(-1)[place[~paths["down"] & (paths["replied"] > self.at - RECENT)]] = True
-        down.reshape(-1)[place[paths["down"]]] = True
-        return heard, down & ~up
 
 
 def _f(family: Family) -> int:

@@ -25,6 +25,7 @@ class Pace:
     gain: how much score less mean a challenger needs, for `rounds` rounds; where one of the two has less than `few`
     samples it needs a typical RTT lower by `doubt` / sqrt(samples), in ln(ms), and no waiting.
     churn: the share of weight that may move in one round for a better measurement; so many rows as `freely` always may.
+    sudden: away from an arm that has just got slower, between rounds too, and beside that share.
     objective: what value means: WAN, or ln of the typical RTT, for comparison.
     """
 
@@ -42,9 +43,10 @@ class Pace:
     now: float = 0.0
     ttl: float = 0.0
     fresh: bool = True
+    sudden: bool = False
 
-    def at(self, now: float, ttl: float, fresh: bool) -> Pace:
-        return replace(self, now=now, ttl=ttl, fresh=fresh)
+    def at(self, now: float, ttl: float, fresh: bool, sudden: bool = False) -> Pace:
+        return replace(self, now=now, ttl=ttl, fresh=fresh, sudden=sudden)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Evidence:
 
     candidate: may serve. value: belief, cautious: the same less doubt. typical: RTT in ms, NaN unknown. samples: decayed.
     known[row]: something was measured for the row or above it. weight[row]: its share of traffic in any unit. worse: its RTT
-    shifted upwards within the last two rounds.
+    shifted upwards within the last two rounds, or since the last table; then value and typical are by what it is now.
     """
 
     candidate: Bools
@@ -136,18 +138,16 @@ def _saves(action: Wan, evidence: Evidence, current: Ints, best: Ints) -> Bools:
     return np.asarray(np.isnan(now) | np.isnan(then) | (now - then >= least), dtype=np.bool_)
 
 
-def _ready(
-    evidence: Evidence, hold: Hold, wanted: Bools, hasty: Bools, current: Ints, best: Ints, pace: Pace
-) -> Bools:
+def _ready(evidence: Evidence, hold: Hold, wanted: Bools, hasty: Bools, current: Ints, best: Ints, pace: Pace) -> Bools:
     """Wanted for long enough, or at once where little is known; settled for two TTLs; within the churn budget.
 
     Where the current one's own RTT shifted upwards there is nothing left to wait for, nor to dwell on. First measurements
     are no churn.
     """
-    if not pace.fresh:
-        return np.zeros(len(hold), dtype=np.bool_)
     every = np.arange(len(hold))
     shifted = evidence.worse[every, current]
+    if not pace.fresh:
+        return wanted & shifted & pace.sudden
     waited = np.where(hold["pending"] == best, hold["waited"] + 1, 1)
     dwelt = shifted | (pace.now - hold["moved"] >= pace.dwell_ttls * pace.ttl)
     ready = wanted & (hasty | shifted | (waited >= pace.rounds)) & dwelt

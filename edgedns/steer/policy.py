@@ -86,18 +86,19 @@ def decide(
     failing: Collection[tuple[str, Family]] = (),
     asked: tuple[Rows, Ints] | None = None,
     losing: Mapping[Column, Keys] | None = None,
+    sudden: bool = False,
 ) -> Decisions:
     """What to answer in each column, going on from earlier decisions.
 
     `states` overrides a provider's declared state (drains); `failing` are those whose check fails, by family. Failures act
     at every call; measured moves only when `table` is of a later round than the one decided on last, so that calls between
-    rounds do no harm. `asked` gives networks and their queries, by which the churn budget weighs rows; without it all weigh
-    the same. `losing` are, by column, the networks where steering is to be switched off (sorted keys); without it those that
-    are stay so.
+    rounds do no harm; with `sudden` also those away from paths that got slower since. `asked` gives networks and their
+    queries, by which the churn budget weighs rows; without it all weigh the same. `losing` are, by column, the networks where
+    steering is to be switched off (sorted keys); without it those that are stay so.
     """
     before = decisions.columns if decisions else {}
     fresh = decisions is None or table.at > decisions.table_at
-    pace = (pace or Pace()).at(now, ttl, fresh)
+    pace = (pace or Pace()).at(now, ttl, fresh, sudden)
     plans = decisions.plans if decisions else ()
     since = 2 * decisions.table_at - table.at if decisions else np.inf
     world = World(providers, states, table, health, now, pace, failing, plans, asked, since, losing)
@@ -289,14 +290,18 @@ def _evidence(
 
     value, samples, typical = told(table.mean, 0.0), told(table.samples, 0.0), told(table.typical, np.nan)
     doubt = table.terms.cautious * told(table.sd, 0.0)
-    above = known.copy()
-    above[known] = _has_children(table)[source[known]]
+    slower = world.health.slower(keys, arms, family, world.since)
+    worse = ~np.isnan(slower)
+    by_rtt = known.copy()
+    by_rtt[known] = _has_children(table)[source[known]]
     if world.pace.objective == "rtt":
-        above = known
-    value[above], doubt[above] = _by_rtt(typical[above], samples[above])
+        by_rtt = known
+    if not world.pace.fresh:  # since this table was made
+        typical = np.where(worse, np.fmax(typical, slower), typical)
+        by_rtt |= known & worse.any(axis=1)
+    value[by_rtt], doubt[by_rtt] = _by_rtt(typical[by_rtt], samples[by_rtt])
     candidate = np.zeros((len(keys), len(arms)), dtype=np.bool_)
     candidate[:, [arms.index(name) for name in usable]] = _row_candidates(world, keys, usable, family)
-    worse = world.health.worsened(keys, arms, family, world.since)
     return Evidence(candidate, value, value - doubt, typical, samples, known, _weight(world, keys), worse)
 
 
@@ -323,7 +328,10 @@ def _has_children(table: WanTable) -> Bools:
 
 
 def _by_rtt(rtt: Floats, samples: Floats) -> tuple[Floats, Floats]:
-    """For networks that nobody measured: the best RTT above them, never the majority of wins. In ln(ms), with its doubt."""
+    """For networks that nobody measured: the best RTT above them, never the majority of wins. In ln(ms), with its doubt.
+
+    So too where a path has just got slower: of how often it wins now there are no samples yet.
+    """
     value = np.where(np.isnan(rtt), -np.log(10_000.0), -np.log(np.where(np.isnan(rtt), 1.0, rtt)))
     return value, 0.25 / np.sqrt(samples + 1.0)
 

@@ -2,7 +2,8 @@
 
 A path has a *level*, followed slowly, and a *spread* about it. Each RTT moves two sums by its distance from the level, in
 spreads and clipped, less a slack; a sum over its limit means that the level is another now: the median of the last three.
-Levels that differ by less than 8 ms are followed without a word. Everything counts in samples, not seconds.
+Levels that differ by less than 8 ms are followed without a word. Everything counts in samples, not seconds; the times in a
+level's record are `changed.py`'s.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Singles = NDArray[np.float32]
 LEVEL = np.dtype(
     [
         ("level", "<f4"), ("spread", "<f4"), ("up", "<f4"), ("down", "<f4"), ("last", "<f4"), ("before", "<f4"),
-        ("samples", "u1"), ("worse", "<f8"),
+        ("samples", "u1"), ("jump", "<f4"), ("began", "<f8"), ("shifted", "<f8"), ("worse", "<f8"), ("eased", "<f8"),
     ]
 )  # fmt: skip
 TOLD_MS = 8.0

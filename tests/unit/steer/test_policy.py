@@ -172,7 +172,7 @@ class TestSilence:
     def test_it_comes_back_home_without_waiting(self):
         node = Node(WAN).round(FAST_BIRCH, count=3).silence(NETWORK, "birch").decide()
         assert node.answer().targets[0] == "cedar"
-        node.now += 12.0
+        node.now += 92.0
         node.health.observe([RttSample(node.now + k * 0.2, "fra1", "birch", NETWORK, 4, 20.0) for k in range(4)])
         assert first(node.decide().answer()) == ("birch", Reason.MEASURED)
 
@@ -292,7 +292,7 @@ class TestMeasured:
     def test_a_move_that_made_it_worse_is_taken_back_and_guarded(self):
         node = Node(WAN).round({NETWORK: {"alder": 50.0, "birch": 30.0, "cedar": 90.0}}, times=9)
         assert node.answer().targets[0] == "birch"
-        node.round({NETWORK: {"alder": 50.0, "birch": 80.0, "cedar": 90.0}}, times=9, count=8)
+        node.round({NETWORK: {"alder": 62.0, "birch": 92.0, "cedar": 102.0}}, times=9, count=8)  # and no arm alone got slower
         assert first(node.answer()) == ("alder", Reason.GUARDED)
         node.round({NETWORK: {"alder": 50.0, "birch": 30.0, "cedar": 90.0}}, times=9, count=20)
         assert first(node.answer()) == ("alder", Reason.GUARDED)

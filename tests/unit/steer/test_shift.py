@@ -68,8 +68,9 @@ def test_the_detector_that_is_scored_is_the_one_that_serves():
     key, health, worse = rows_of([NetworkKey(64500, "DE", 4, 1)]), Health(), []
     for i, rtt in enumerate(trace.rtt):
         zero = np.zeros(1, dtype=np.int64)
-        health.observe(Batch(key, ("alder",), ("fra1",), zero, zero, zero, zero + 4, np.array([rtt]), np.array([1000.0 + i])))
-        if health.worsened(pack(key), ["alder"], 4, 1000.0 + i)[0, 0]:
+        at = 1000.0 + 10.0 * i
+        health.observe(Batch(key, ("alder",), ("fra1",), zero, zero, zero, zero + 4, np.array([rtt]), np.array([at])))
+        if not np.isnan(health.slower(pack(key), ["alder"], 4, at)[0, 0]):
             worse.append(i)
     told = alarms([trace])[0]
     assert worse == [i for i in told if trace.rtt[i] > trace.rtt[i - 20]]
