@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from random import Random
 
 from edgedns.errors import EdgednsError
@@ -25,6 +26,7 @@ from edgedns.probe.paths import Counts, Path, Paths, Sample
 from edgedns.probe.source import NotPossible, Source
 from edgedns.probe.targets import Target
 from edgedns.probe.wire import Stamp
+from edgedns.special import Prefixes
 
 __all__ = ["Agent", "Counts", "Path", "Plan", "Sample", "Source", "Voice"]
 JITTER_SHARE = 0.1
@@ -50,7 +52,7 @@ class Agent:
 
     Raises NotPossible where a source or method can't be used, EdgednsError where no source suits any target.
     `clock` gives Unix seconds, `dice` the jitter. An agent whose `voice` has a fleet's port listens at all its sources for
-    replies to the others, and tells `on_landing` of them; `deaf` says where it can't.
+    replies to the others, and tells `on_landing` of them; `deaf` says where it can't. To hosts in `never` no packet goes.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Agent:
         dice: Random,
         voice: Voice,
         on_landing: Callable[[Landing], None] = lambda landing: None,
+        never: Prefixes | None = None,
     ) -> None:
         self.plan = plan
         self.counts = Counts()
@@ -78,10 +81,12 @@ class Agent:
         self._budget = Budget(plan.per_address, plan.ceiling, plan.of_network)
         self._lines: dict[tuple[Method, Source], Line] = {}
         self._places: dict[Target, float] = {}
+        self._targets = targets
+        self._never = never or Prefixes()
         self._next = self._round = 0
         try:
             self._paths = self._laid(targets, self._round)
-            if targets and not self._paths.all:
+            if self._paths.unreachable and not self._paths.all:
                 raise EdgednsError("no target can be probed: no source has the address family of any target's endpoint")
             self._listen()
         except EdgednsError:
@@ -168,6 +173,7 @@ class Agent:
         NotPossible, and nothing changes, where a method can't be used.
         """
         coming = self._laid(targets, self._round + 1)
+        self._targets = targets
         for path in self._paths.all:
             path.gone = path.target not in coming.of_target
         self._coming = coming
@@ -177,9 +183,18 @@ class Agent:
             self._begin_round()
             self._walk = self._loop.call_at(self._due, self._step)
 
+    def bar(self, never: Prefixes) -> None:
+        """To hosts in these no packet goes any more, whoever asks for it; others than before may be probed again."""
+        self._never = never
+        self.retarget(self._targets)
+
+    def is_barred(self, target: Target) -> bool:
+        return ip_address(target.endpoint.host).packed in self._never
+
     def _laid(self, targets: Sequence[Target], since: int) -> Paths:
-        """The targets in an order by dice, each where it stood before."""
-        places = {target: self._places.get(target) or self._dice.random() for target in targets}
+        """The targets that are not barred in an order by dice, each where it stood before."""
+        allowed = [target for target in targets if not self.is_barred(target)] if len(self._never) else targets
+        places = {target: self._places.get(target) or self._dice.random() for target in allowed}
         layout = laid_out(self.plan, self._sources, sorted(places, key=places.__getitem__))
         laid = Paths(layout, tuple(self._path(arm, since) for arm in layout.arms), len(places))
         self._places = places
@@ -235,6 +250,8 @@ class Agent:
 
     def ask_once(self, target: Target, source: Source, tell: Callable[[Sample], None]) -> None:
         """One packet for a person, to anybody; what it finds is told to `tell` alone. NotPossible where it can't be done."""
+        if self.is_barred(target):
+            raise NotPossible(f"{target.endpoint.host} is not to be probed: it is on the opt-out list")
         path = Path(target, source.provider, target.network, self._line(target.method, source), 1, 0, 1, self._round)
         self._begin(path, scheduled=False, tell=tell)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from ipaddress import ip_network
 
 import pytest
 
 from edgedns.probe.agent import Agent, Plan, Sample, Source
 from edgedns.probe.source import NotPossible
 from edgedns.probe.targets import Target, target_of
-from tests.unit.probe.test_agent import FAST, agent_of, peer, target
+from edgedns.special import Prefixes
+from tests.unit.probe.test_agent import ALDER, FAST, agent_of, peer, target
 
 
 def hosts(port: int, numbers: range) -> list[Target]:
@@ -139,5 +141,33 @@ def test_targets_of_a_network_over_its_ceiling_take_turns() -> None:
         each = [sum(sample.target.address.endswith(f".{n}") for sample in samples) for n in range(1, 7)]
         assert each == [4] * 6, "two of twelve rounds, through two providers"
         assert agent.counts.packets_held == 0
+
+    asyncio.run(main())
+
+
+def test_to_who_opted_out_no_packet_goes_whoever_asks_for_it() -> None:
+    async def main() -> None:
+        samples: list[Sample] = []
+        told: list[Sample | None] = []
+        async with peer() as (kept, port), peer(host="127.0.0.2") as (out, other):
+            both = [target(port), target(other, "198.51.100.9", "127.0.0.2")]
+            agent = agent_of(FAST, both, samples)
+            agent.start()
+            await until(agent, samples, 8)
+            assert len(out.seen) > 0
+            agent.bar(Prefixes([ip_network("127.0.0.2/32")]))
+            with pytest.raises(NotPossible, match=r"127\.0\.0\.2 is not to be probed: it is on the opt-out list"):
+                agent.ask_once(both[1], ALDER, told.append)
+            await asyncio.sleep(0.05)  # what was on its way arrives
+            seen = len(out.seen)
+            await until(agent, samples, 8)
+            agent.retarget(both)
+            await until(agent, samples, 8)
+            assert (len(out.seen), told) == (seen, [])
+            agent.bar(Prefixes())
+            await until(agent, samples, 8)
+            agent.stop()
+        assert len(out.seen) > seen
+        assert len(kept.seen) > 0
 
     asyncio.run(main())
