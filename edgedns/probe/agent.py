@@ -40,7 +40,7 @@ class _Probe:
     scheduled: bool
     at: float
     wanted: int
-    tell: Callable[[Sample], None]
+    asked: Callable[[Sample | None], None] | None
     best: float | None = None
     replies: int = 0
     tokens: list[Token] = field(default_factory=list)
@@ -248,12 +248,15 @@ class Agent:
         self._spread_out(path, range(probes), gap)
         return True
 
-    def ask_once(self, target: Target, source: Source, tell: Callable[[Sample], None]) -> None:
-        """One packet for a person, to anybody; what it finds is told to `tell` alone. NotPossible where it can't be done."""
+    def ask_once(self, target: Target, source: Source, tell: Callable[[Sample | None], None]) -> None:
+        """One packet for a person, to anybody; `tell` alone gets what it finds, None where nothing could be sent.
+
+        NotPossible where it can't be done from there.
+        """
         if self.is_barred(target):
             raise NotPossible(f"{target.endpoint.host} is not to be probed: it is on the opt-out list")
         path = Path(target, source.provider, target.network, self._line(target.method, source), 1, 0, 1, self._round)
-        self._begin(path, scheduled=False, tell=tell)
+        self._begin(path, scheduled=False, asked=tell)
 
     # Replies to other agents of the fleet.
 
@@ -328,12 +331,12 @@ class Agent:
 
     # One probe.
 
-    def _begin(self, path: Path, scheduled: bool, tell: Callable[[Sample], None] | None = None) -> None:
+    def _begin(self, path: Path, scheduled: bool, asked: Callable[[Sample | None], None] | None = None) -> None:
         if path.gone:
             self._tell_idle()
             return
         wanted = path.burst if scheduled else 1
-        probe = _Probe(path, scheduled, self._clock(), wanted, tell or self._on_sample)
+        probe = _Probe(path, scheduled, self._clock(), wanted, asked)
         self._under_way.add(probe)
         self.counts.probes += 1
         self.counts.confirmations += not scheduled
@@ -367,8 +370,11 @@ class Agent:
         self._clear(probe)
         if not probe.tokens:
             self.counts.unsent += 1
+            if probe.asked is not None:
+                probe.asked(None)
         else:
-            probe.tell(Sample(probe.at, self.plan.vantage, probe.path.provider, probe.path.target, probe.best))
+            tell = probe.asked or self._on_sample
+            tell(Sample(probe.at, self.plan.vantage, probe.path.provider, probe.path.target, probe.best))
             if probe.best is not None:
                 self.counts.replied += 1
             else:

@@ -1,10 +1,10 @@
 """The targets file: whom to probe. JSON lines, or YAML (a list, or a mapping with `targets:`).
 
-{"address": "203.0.113.7"}                                        probed itself, by the agent's own method
-{"address": "203.0.113.7", "endpoint": "127.80.0.1:5301"}         speaks for 203.0.113.7, packets go elsewhere
-{"asn": 64496, "endpoint": "[::1]:53", "method": "dns"}           speaks for an AS
-{"address": "2001:db8::7", "method": "tcp", "port": 443, "name": "cdn.example.net"}
-{"address": "203.0.113.7", "method": "https", "server": "www.example.com"}      whose certificate is held to that name
+    {"address": "203.0.113.7"}                                        probed itself, by the agent's own method
+    {"address": "203.0.113.7", "endpoint": "127.80.0.1:5301"}         speaks for 203.0.113.7, packets go elsewhere
+    {"asn": 64496, "endpoint": "[::1]:53", "method": "dns"}           speaks for an AS
+    {"address": "2001:db8::7", "method": "tcp", "port": 443, "name": "cdn.example.net"}
+    {"address": "203.0.113.7", "method": "https", "server": "www.example.com"}      whose certificate is held to that name
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from edgedns.steer.shift import Levels
 
 BURST, BURST_GAP = 4, 0.2
 SHIFT_GAP = 0.5
+WITNESS_GAP = 0.5
 SUSPECT = 2.9  # of the shift detector's upward sum: one round trip far above the level, or two well above
 SUSPECTED_EVERY = 30.0
 ROUND = 10.0
@@ -75,11 +76,11 @@ def wants(seen: Seen, now: float) -> list[Want]:
     slow = burst[~(lost | returning)[burst]]
     others = _elsewhere(seen, burst[lost[burst]], now)
     asked = [(quick, BURST, BURST_GAP), (slow, BURST, SHIFT_GAP), (others, BURST + 1, BURST_GAP)]
-    doubted = np.concatenate([burst[~paths["down"][burst]], others])
     for which, _, _ in asked:
         paths["asked"][which] = now
     spots = _spot_checks(seen, now)
-    asked += [(_controls(seen, doubted), 1, BURST_GAP), (spots, 1, BURST_GAP)]
+    asked += [(_controls(seen, burst[~paths["down"][burst]]), 1, BURST_GAP), (spots, 1, BURST_GAP)]
+    asked += [(_controls(seen, others), 2, WITNESS_GAP)]  # a witness is heard after the first loss, not with it
     return [want for which, probes, gap in asked for want in _each(seen, which, probes, gap)]
 
 

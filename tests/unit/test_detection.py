@@ -28,8 +28,10 @@ import pytest
 
 from edgedns import metrics
 from edgedns.control import Control, Paths
+from edgedns.control.wishing import Wishing
 from edgedns.probe import agent as probing
 from edgedns.probe.agent import Agent, Plan, Sample, Source, Voice
+from edgedns.probe.errands import Errands
 from edgedns.probe.measure import Endpoint, OnReply, Token
 from edgedns.probe.targets import Target, target_of
 from edgedns.probe.uplink import BATCH_EVERY
@@ -41,6 +43,8 @@ START = 1_790_000_000.0
 NETWORKS = 100
 RTTS = {"alder": 35.0, "birch": 20.0, "cedar": 80.0}  # birch serves, alder is next
 LOOK_EVERY = 0.1  # workers look at root so often
+ASK_EVERY = 0.1  # an agent that waits for wishes has them within this
+TICK = 0.25
 SLACK = 3.0
 APART = 700.0  # longer than the detector remembers that a path flapped
 
@@ -74,40 +78,67 @@ def targets(each: int) -> list[Target]:
     return [target_of({"address": f"10.{n}.{k}.7"}) for n in range(NETWORKS) for k in range(each)]
 
 
-class Net:
-    """One vantage's agent, a control process and a worker; `seconds` drives them all."""
+class Vantage:
+    """An agent with what it has to hand over; it asks what the collector wants, unless that tells nobody (`wishes`)."""
 
-    def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch, seed: int, each: int = 1) -> None:
+    def __init__(self, net: Net, name: str, each: int) -> None:
+        self.net, self.name, self.waiting = net, name, list[Sample]()
+        sources = [Source(provider, f"127.1.0.{k}") for k, provider in enumerate(RTTS)]
+        plan = Plan(name, every=10.0)
+        self.agent = Agent(plan, sources, targets(each), self.waiting.append, net.clock, net.dice, Voice(bytes(32)))
+        self.errands = Errands(self.agent, "", "", print)
+        self.agent.start()
+        net.loop.call_later(net.dice.uniform(0.0, BATCH_EVERY), self._post)
+        if net.wishing is not None:
+            self._ask(net.wishing)
+
+    def _post(self) -> None:
+        body, now = b"\n".join(sample.line() for sample in self.waiting), self.net.clock()
+        self.waiting.clear()
+        if body:
+            outcome = self.net.control.ingest(body, now)
+            if self.net.wishing is not None:
+                self.net.wishing.after(outcome, now)
+        self.net.loop.call_later(BATCH_EVERY, self._post)
+
+    def _ask(self, wishing: Wishing) -> None:
+        wishing.wanted.arrive(self.name, self.agent.room, [(name, 4) for name in RTTS], self.net.clock())
+        self.errands.obey(json.dumps({"wanted": wishing.take(self.name, self.net.clock())}).encode())
+        self.net.loop.call_later(ASK_EVERY, self._ask, wishing)
+
+
+class Net:
+    """Some vantages' agents, a control process and a worker; `seconds` drives them all."""
+
+    def __init__(
+        self, top: Path, monkeypatch: pytest.MonkeyPatch, seed: int, each: int = 1, vantages: int = 1, wishes: bool = True
+    ) -> None:
         rules = write_rules(top / "rules", fresh_for="1h", limit=1.0)
         paths = Paths(top / "state", rules, write_table(top / "table.tsv", range(NETWORKS)))
         self.control = Control(paths, "node", lambda line: None)
         self.control.start(START)
         self.worker = Current(top / "state", metrics.Counters(metrics.counters_path(self.control.run, 0)))
-        self.loop, self.dice, self.waiting = Driven(), Random(seed), list[Sample]()
+        self.wishing = Wishing(self.control) if wishes else None
+        self.loop, self.dice = Driven(), Random(seed)
         self.cut: Cut = lambda network, provider, at: False
         self.detour: Detour = lambda network, provider, at: 0.0
         monkeypatch.setattr(probing, "open_line", lambda method, source, *rest: Wire(self, source.provider))
-        self.agent = self.loop.run_until_complete(self._agent(each))
-        self.agent.start()
-        self.loop.call_soon(self._post)
+        self.vantages = self.loop.run_until_complete(self._vantages(vantages, each))
+        self.loop.call_soon(self._tick)
         self.loop.call_soon(self._look)
         self.serial, self.asked = 0, Asked(self)
 
-    async def _agent(self, each: int) -> Agent:
-        sources = [Source(name, f"127.1.0.{k}") for k, name in enumerate(RTTS)]
-        plan = Plan("fra1", every=10.0)
-        return Agent(plan, sources, targets(each), self.waiting.append, self.clock, self.dice, Voice(bytes(32)))
+    async def _vantages(self, count: int, each: int) -> list[Vantage]:
+        return [Vantage(self, f"fra{number}", each) for number in range(1, count + 1)]
 
     def clock(self) -> float:
         return START + self.loop.time()
 
-    def _post(self) -> None:
-        body, now = b"\n".join(sample.line() for sample in self.waiting), self.clock()
-        self.waiting.clear()
-        if body:
-            self.control.ingest(body, now)
-        self.control.tick(now)
-        self.loop.call_later(BATCH_EVERY, self._post)
+    def _tick(self) -> None:
+        self.control.tick(self.clock())
+        if self.wishing is not None:
+            self.wishing.tick(self.clock())
+        self.loop.call_later(TICK, self._tick)
 
     def _look(self) -> None:
         """As a worker does; who was answered is asked only where something was published."""
@@ -133,7 +164,8 @@ class Net:
         assert set(self.asked.given) == {"birch"}, "all is well"
 
     def close(self) -> None:
-        self.agent.stop()
+        for vantage in self.vantages:
+            vantage.agent.stop()
         self.loop.close()
 
 
@@ -159,8 +191,9 @@ class Asked:
 def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Net]]:
     made: list[Net] = []
 
-    def make(seed: int, each: int = 1) -> Net:
-        made.append(Net(tmp_path, monkeypatch, seed, each))
+    def make(seed: int, each: int = 1, vantages: int = 1, wishes: bool = True) -> Net:
+        (tmp_path / f"{len(made)}").mkdir()
+        made.append(Net(tmp_path / f"{len(made)}", monkeypatch, seed, each, vantages, wishes))
         made[-1].rest()
         return made[-1]
 

@@ -1,0 +1,61 @@
+"""What agents are told to probe, kept up with what is known: doubts after each body of samples, a plan after each round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from edgedns import metrics
+from edgedns.control.loop import Control
+from edgedns.control.picking import pick
+from edgedns.control.plausible import Weights, observed
+from edgedns.control.questions import QuestionRefused, Questions
+from edgedns.control.wanted import Wanted
+from edgedns.probe.collector import Outcome
+from edgedns.special import SPECIAL
+
+
+class Wishing:
+    """`after`, `close_round` and `ask` belong in the control's turn; `take` and `result` do not wait for one."""
+
+    def __init__(self, control: Control) -> None:
+        self.wanted = Wanted()
+        self.questions = Questions()
+        self._control = control
+        self._round = -1
+
+    def after(self, outcome: Outcome, now: float) -> None:
+        """Follow a body of samples that was just ingested: whom they were of, and what they leave in doubt."""
+        self.wanted.places.note(outcome)
+        if self.wanted.vantages:
+            self.wanted.doubt(self._control.measured.health.wants(now), now)
+
+    def tick(self, now: float) -> None:
+        """To be called often: once a round, pick what is worth probing where agents have room."""
+        number = int(now // self._control.world.rules.round)
+        if number != self._round:
+            self._round = number
+            pick(self.wanted, self._control.measured.health.seen(), self._control.force, self._asked, now)
+
+    def take(self, vantage: str, now: float) -> list[dict[str, Any]]:
+        """What a vantage is to probe now: people first, they wait."""
+        return [*self.questions.take(vantage, now), *self.wanted.take(vantage, now)]
+
+    def ask(self, address: str, method: str, rounds: int, about: Mapping[str, Any], now: float) -> dict[str, Any]:
+        """A person's question to every vantage that asks for work; QuestionRefused says why not."""
+        if not self._allows(address):
+            raise QuestionRefused(f"{address} is nobody's network by the special-purpose registries, and no target")
+        sources = {name: self.wanted.vantages[name].sources for name in self.wanted.present(now)}
+        return self.questions.ask(address, method, rounds, sources, about, now)
+
+    def _allows(self, address: str) -> bool:
+        packed = ip_address(address).packed
+        if packed not in SPECIAL:
+            return True
+        network = self._control.collector.world.network_of(packed)
+        return network is not None and self.wanted.places.holds(network, address)
+
+    def _asked(self) -> Weights | None:
+        ground = self._control.world.ground
+        return observed(metrics.read_networks(self._control.run, ground.key), ground.atoms)
