@@ -50,6 +50,7 @@ class Entry(NamedTuple):
     provider and what is said where that is to be SERVFAIL.
     """
 
+    zone: int
     requests: int
     responses: int
     static: Piece
@@ -63,6 +64,12 @@ class Entry(NamedTuple):
 def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
     """The Entry for a folded name and its four octets of type and class, kept for the next time unless it is a refusal."""
     base, qtype = view.base, int.from_bytes(type_class[:2], "big")
+    # Most of a flood of random names are below names that do exist: what is known of one holds for all of its length.
+    parent = name[1 + name[0] :]
+    beside = view.entries.get((parent, type_class, len(name)))
+    if beside is not None and name not in base.apexes and base.node_index(beside.zone, name) < 0:
+        known: Entry = beside
+        return known
     zone = base.zone_of(name, parent_side=qtype == types.DS)
     by_form = _by_form(view, zone, name, qtype, type_class[2:])
     if by_form is not None or zone is None:
@@ -80,10 +87,12 @@ def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
             entry = _without_aa(entry)
         if entry is not None:
             _keep(view, key, entry)
+    if entry is not None and not exact and base.node_index(zone.number, parent) >= 0:
+        _keep(view, (parent, type_class, len(name)), entry)
     return entry
 
 
-def _keep(view: View, key: bytes | tuple[int, ...], entry: Entry) -> None:
+def _keep(view: View, key: bytes | tuple[object, ...], entry: Entry) -> None:
     if len(view.entries) >= ENTRIES_MAX:
         view.entries.clear()
     view.entries[key] = entry
@@ -189,7 +198,7 @@ def _with_slot(view: View, entry: Entry, slot: Slot, chosen: tuple[Piece | None,
 
 
 def _entry(zone: Zone, qtype: int, static: Piece) -> Entry:
-    return Entry(zone.requests + request_cell("udp", b"", qtype), zone.responses, static)
+    return Entry(zone.number, zone.requests + request_cell("udp", b"", qtype), zone.responses, static)
 
 
 def make_piece(tail: Tail, length: int) -> Piece | None:

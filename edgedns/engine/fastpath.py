@@ -22,6 +22,7 @@ TC = 0x02
 OPCODE_RD, RD = 0x79, 0x01
 WITH_OPT = 2  # beside RD: which of a piece's heads
 RESOLVERS_MAX = 65536
+REPLIES = 8192
 UNBOUND = 1 << 16
 COOKIE_SIZE = 4 + cookie.CLIENT + cookie.SERVER
 NSID_HEAD, COOKIE_HEAD = NSID.to_bytes(2, "big"), COOKIE.to_bytes(2, "big")
@@ -29,6 +30,8 @@ KEEPALIVE_OPTION = KEEPALIVE.to_bytes(2, "big") + b"\0\2" + round(TCP_IDLE * 10)
 
 # (the piece to send, its scope, the counter cell of a steered answer or -1, the network to count or -1)
 Chosen = tuple[Piece, int, int, int]
+# All but the ID of a reply, where the question ends, by which entry and choice it is counted, whether it is worth keeping
+Known = tuple[bytes, int, Entry, Chosen, bool]
 # Who asks, when, and with which secrets: (client, transport, now, secrets)
 Asker = tuple[bytes, str, float, Secrets]
 
@@ -37,41 +40,62 @@ def reply(
     snapshot: Snapshot, packet: bytes, client: bytes, transport: str, now: float, secrets: Secrets, tally: Tally
 ) -> bytes | None:
     """One packet in, one out. `client` is packed; `now` is Unix seconds; `tally` is the caller's own."""
-    view, asker = snapshot.at(now), (client, transport, now, secrets)
+    view, key = snapshot.at(now), (client, transport, packet[2:])
+    known = view.replies.get(key)
+    if known is None:
+        known = view.earlier.get(key) or _usual(view, packet, client)
+        if known is None:
+            return _unusual(view, packet, (client, transport, now, secrets), tally)
+        if known[4]:
+            _keep(view, key, known)
+    rest, end, entry, chosen, _ = known
+    _count(entry, chosen, client, transport, tally)
+    if tally.ring is not None and due(tally.ring):
+        _note(tally.ring, packet[12 : end - 2], read(packet), chosen[0].rcode, chosen[2], (client, transport, now, secrets))
+    return packet[:2] + rest
+
+
+def _keep(view: View, key: tuple[bytes, str, bytes], known: Known) -> None:
+    """Remember a reply; what was not asked for again while REPLIES others were kept is forgotten."""
+    if len(view.replies) >= REPLIES:
+        view.earlier, view.replies = view.replies, {}
+    view.replies[key] = known
+
+
+def _usual(view: View, packet: bytes, client: bytes) -> Known | None:
+    """The reply to one question and one of the usual OPT records, by look-ups alone; None where that is not enough."""
     size = len(packet)
-    if size < 12 or packet[2] & 0x80:
-        return SILENCE
-    if packet[2] & 0x78 or packet[4:11] != ONE_QUESTION:
-        return _unusual(view, packet, asker, tally)
+    if size < 12 or packet[2] & 0xF8 or packet[4:11] != ONE_QUESTION:
+        return None
     # A known question is found by its octets alone; only an unknown one has its labels walked.
     end = packet.find(b"\0", 12) + 1
     entry = view.entries.get(packet[12:end].lower() + packet[end : end + 4])
+    # A flood of names that don't exist must not drive out what is asked for again and again.
+    kept = entry is not None
     if entry is None:
         end = name_end(packet)
-        if end < 0:
-            return _unusual(view, packet, asker, tally)
-        entry = make_entry(view, packet[12:end].lower(), packet[end : end + 4])
+        entry = make_entry(view, packet[12:end].lower(), packet[end : end + 4]) if end > 0 else None
         if entry is None:
             return None
     end += 4
     form = view.forms.get(packet[end : end + KNOWN_BY])
     if form is None or packet[11] != form.records or size != end + form.size:
-        return _unusual(view, packet, asker, tally)
+        return None
     chosen = choose(view, entry, packet[end + OPT_SIZE :], client)
     if chosen is None:
         return None
-    piece, scope, answered, _ = chosen
+    piece, scope, _, _ = chosen
     if len(piece.content) > form.room - end or (piece.error and form.records):
-        return _unusual(view, packet, asker, tally)
+        return None
     opt = form.head + SCOPES[scope] + packet[end + KNOWN_BY :] if form.subnet else form.head
-    _count(entry, chosen, client, transport, tally)
-    if tally.ring is not None and due(tally.ring):
-        _note(tally.ring, packet[12 : end - 2], read(packet), piece.rcode, answered, asker)
-    return b"".join((packet[:2], piece.heads[packet[2] & RD | WITH_OPT * form.records], packet[12:end], piece.content, opt))
+    head = piece.heads[packet[2] & RD | WITH_OPT * form.records]
+    return head + packet[12:end] + piece.content + opt, end, entry, chosen, kept
 
 
 def _unusual(view: View, packet: bytes, asker: Asker, tally: Tally) -> bytes | None:
     """The reply to what is not of a form that is known already; the usual ones are known from then on."""
+    if len(packet) < 12 or packet[2] & 0x80:
+        return SILENCE
     asked = read(packet)
     if asked.rcode != LOOK_UP:
         return _reject(view, packet, asked, asker, tally)
@@ -135,7 +159,7 @@ def _reject(view: View, packet: bytes, asked: Asked, asker: Asker, tally: Tally)
         asked = asked._replace(options=(nsid, b"", asked_cookie, keepalive))
         opt = make_opt(view, asked, rcode, 0, error, spare, asker)
     elsewhere, cells = view.base.elsewhere, tally.cells
-    cells[elsewhere.requests + _transport_cell(client, transport) + OTHER] += 1
+    cells[elsewhere.requests + (TCP if transport == "tcp" else 0) + (V6 if len(client) == 16 else 0) + OTHER] += 1
     cells[elsewhere.responses + rcode] += 1
     if tally.ring is not None and due(tally.ring):
         _note(tally.ring, b"", asked, rcode, -1, asker)
@@ -225,14 +249,10 @@ def make_opt(view: View, asked: Asked, rcode: int, scope: int, error: bytes, spa
     return OPT_HEAD + bytes((rcode >> 4, 0, asked.do & 0x80, 0)) + len(body).to_bytes(2, "big") + body
 
 
-def _transport_cell(client: bytes, transport: str) -> int:
-    return (TCP if transport == "tcp" else 0) + (V6 if len(client) == 16 else 0)
-
-
 def _count(entry: Entry, chosen: Chosen, client: bytes, transport: str, tally: Tally) -> None:
     piece, _, answered, network = chosen
     cells, networks = tally.cells, tally.networks
-    cells[entry.requests + _transport_cell(client, transport)] += 1
+    cells[entry.requests + (TCP if transport == "tcp" else 0) + (V6 if len(client) == 16 else 0)] += 1
     cells[entry.responses + piece.rcode] += 1
     if answered >= 0:
         cells[answered] += 1

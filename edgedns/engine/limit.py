@@ -151,6 +151,8 @@ def has_valid_cookie(packet: bytes, reply: bytes) -> bool:
 
 
 def is_exempt(terms: Terms, client: bytes) -> bool:
+    if not terms.exempt:
+        return False
     address = ip_address(client)
     return any(address.version == network.version and address in network for network in terms.exempt)
 

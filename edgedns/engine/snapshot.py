@@ -264,9 +264,11 @@ class View:
         self.ranking = overlay["ranking"]
         self.split = overlay["split"]
         self.rows = tuple(next(row for start, row in reversed(phases) if start <= now) for phases in base.phases)
-        self.entries: dict[bytes | tuple[int, ...], Any] = {}
+        self.entries: dict[bytes | tuple[object, ...], Any] = {}
         self.resolvers: dict[bytes, tuple[int, int, int, int]] = {}
         self.forms: dict[bytes, Any] = {}
+        self.replies: dict[tuple[bytes, str, bytes], Any] = {}
+        self.earlier: dict[tuple[bytes, str, bytes], Any] = {}
         self.native: Any = None  # what engine.native made of this View
         self._rankings: dict[int, Ranking] = {}
 

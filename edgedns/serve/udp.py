@@ -22,6 +22,7 @@ from edgedns.metrics import (
     UDP_SILENT,
     UDP_UNSENT,
 )
+from edgedns.serve.batch import Batch
 
 if TYPE_CHECKING:
     from edgedns.config import Address
@@ -30,16 +31,16 @@ if TYPE_CHECKING:
 
 # packet, client's packed address (4 or 16 octets), "udp" or "tcp", now (Unix seconds) -> reply, None for silence
 Respond = Callable[[bytes, bytes, str, float], bytes | None]
+# packet, client's packed address, now -> what is sent, None for nothing
+Answer = Callable[[bytes, bytes, float], bytes | None]
 Complain = Callable[[str, BaseException], None]
 # now -> what the native loop answers from, None where there is nothing yet
 Look = Callable[[float], "Native | None"]
 
 NO_LIMIT = Terms()
-LARGEST = 65535
 RECEIVE_BUFFER = 1 << 20
 LOOK = 0.1  # seconds for which a loop waits for a packet before it looks whether it is to leave
 NEVER = threading.Event()
-KNOWN = 4096  # how many clients' addresses a loop remembers in packed form
 TC = 0x02
 
 # <linux/in.h>, <linux/in6.h>; not all are in this Python's socket module
@@ -47,7 +48,6 @@ _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_OMIT = 5
-_LINK_LOCAL = 0xFE80
 
 
 def open_socket(address: Address) -> socket.socket:
@@ -99,17 +99,15 @@ def serve(
     Who leaves has answered all that it took, and what is queued is for who goes on reading there. With `look` the native
     loop answers, and `respond` only what that hands back.
     """
-    loop, limiter = _serve_wildcard if wildcard else _serve_exact, None
-    if terms.limits and look is not None and native.LOOPS:
-        limiter = native.limiter_of(terms, State())
-    elif terms.limits:
-        respond = _limiting(respond, terms, State(), cells)
+    loops_natively = look is not None and native.LOOPS
+    limiter = native.limiter_of(terms, State()) if loops_natively and terms.limits else None
+    answer = _answering(respond, terms, State(), cells, complain)
     while True:
         try:
-            if look is not None and native.LOOPS:
+            if look is not None and loops_natively:
                 _serve_native(sock, wildcard, respond, clock, cells, complain, look, limiter, leave)
             else:
-                loop(sock, respond, clock, cells, complain, leave)
+                _serve_plain(sock, wildcard, answer, clock, cells, leave)
             return
         except Leaving:
             return
@@ -144,85 +142,54 @@ class Leaving(Exception):
     """Ends the native loop, which has answered all that it took when it looks."""
 
 
-def _serve_exact(
-    sock: socket.socket, respond: Respond, clock: Clock, cells: memoryview[int], complain: Complain, leave: threading.Event
+def _serve_plain(
+    sock: socket.socket, wildcard: bool, answer: Answer, clock: Clock, cells: memoryview[int], leave: threading.Event
 ) -> None:
-    """The loop for one address: the kernel answers from the address that the socket is bound to."""
-    receive, send, packed, leaving = sock.recvfrom, sock.sendto, Packed(sock.family), leave.is_set
-    while not leaving():
+    """The loop in Python, batch by batch."""
+    batch = Batch(sock, wildcard)
+    while not (batch.ended or leave.is_set()):
+        received, now = batch.receive(), clock.now
+        cells[UDP_RECEIVED] += len(received)
+        replies = [answer(packet, client, now) for packet, client in received]
+        failed = batch.send(replies)
+        for at in failed:
+            replies[at] = None
+        cells[UDP_UNSENT] += len(failed)
+        cells[UDP_REPLIED] += len(replies) - replies.count(None)
+        cells[TRUNCATED] += sum(reply[2] & TC for reply in replies if reply) // TC
+
+
+def _answering(respond: Respond, terms: Terms, state: State, cells: memoryview[int], complain: Complain) -> Answer:
+    """`respond` with rate limiting behind it (the native loop has its own); what it raises is told, and none of it sent."""
+    counted = bool(terms.rate)
+
+    def answer(packet: bytes, client: bytes, now: float) -> bytes | None:
         try:
-            packet, peer = receive(LARGEST)
-        except BlockingIOError:  # nothing came for LOOK seconds
-            continue
-        if peer is None:
-            return
-        cells[UDP_RECEIVED] += 1
-        try:
-            reply = respond(packet, packed[peer[0]], "udp", clock.now)
+            reply = respond(packet, client, "udp", now)
+            # Where replies are not counted, what does not amplify is never limited.
+            if reply is None or not (counted or 2 * len(reply) > 3 * len(packet)):
+                verdict = Verdict.SEND
+            else:
+                verdict = limit(terms, state, packet, reply, client, now)
         except Exception as error:
             cells[UDP_RAISED] += 1
             complain("answering", error)
-            continue
+            return None
+        if reply is not None and verdict:
+            reply = _limited(verdict, reply, terms, cells)
         if reply is None:
             cells[UDP_SILENT] += 1
-            continue
-        try:
-            send(reply, peer)
-        except OSError:
-            cells[UDP_UNSENT] += 1
-            continue
-        cells[UDP_REPLIED] += 1
-        if reply[2] & TC:
-            cells[TRUNCATED] += 1
+        return reply
+
+    return answer
 
 
-def _serve_wildcard(
-    sock: socket.socket, respond: Respond, clock: Clock, cells: memoryview[int], complain: Complain, leave: threading.Event
-) -> None:
-    """The loop for 0.0.0.0 and ::, where each reply says itself which address it leaves from."""
-    receive, send, packed, sources = sock.recvmsg, sock.sendmsg, Packed(sock.family), Sources(sock.family)
-    leaving = leave.is_set
-    while not leaving():
-        try:
-            packet, ancillary, _, peer = receive(LARGEST, 64)
-        except BlockingIOError:
-            continue
-        if peer is None:
-            return
-        cells[UDP_RECEIVED] += 1
-        try:
-            reply = respond(packet, packed[peer[0]], "udp", clock.now)
-        except Exception as error:
-            cells[UDP_RAISED] += 1
-            complain("answering", error)
-            continue
-        if reply is None:
-            cells[UDP_SILENT] += 1
-            continue
-        try:
-            send((reply,), sources[ancillary[0][2]], 0, peer)
-        except (OSError, IndexError):
-            cells[UDP_UNSENT] += 1
-            continue
-        cells[UDP_REPLIED] += 1
-        if reply[2] & TC:
-            cells[TRUNCATED] += 1
-
-
-def _limiting(respond: Respond, terms: Terms, state: State, cells: memoryview[int]) -> Respond:
-    """`respond` with rate limiting behind it; the native loop has its own."""
-
-    def limited(packet: bytes, client: bytes, transport: str, now: float) -> bytes | None:
-        reply = respond(packet, client, transport, now)
-        verdict = Verdict.SEND if reply is None else limit(terms, state, packet, reply, client, now)
-        if reply is None or verdict is Verdict.SEND:
-            return reply
-        cells[RATE_SLIPPED if verdict is Verdict.SLIP else RATE_DROPPED] += 1
-        if terms.dry_run:
-            return reply
-        return truncated(reply) if verdict is Verdict.SLIP else None
-
-    return limited
+def _limited(verdict: Verdict, reply: bytes, terms: Terms, cells: memoryview[int]) -> bytes | None:
+    """What goes out in the place of a reply that is not to be sent as it is."""
+    cells[RATE_SLIPPED if verdict is Verdict.SLIP else RATE_DROPPED] += 1
+    if terms.dry_run:
+        return reply
+    return truncated(reply) if verdict is Verdict.SLIP else None
 
 
 def _serve_native(
@@ -263,43 +230,3 @@ def _serve_native(
         return reply
 
     native.serve(sock.fileno(), wildcard, look_now, answer, limiter)
-
-
-class Packed(dict[str, bytes]):
-    """Addresses in text -> packed, the last few thousand remembered: half the cost of packing."""
-
-    def __init__(self, family: int) -> None:
-        self._family = family
-
-    def __missing__(self, host: str) -> bytes:
-        if len(self) >= KNOWN:
-            self.clear()
-        packed = self[host] = socket.inet_pton(self._family, host.partition("%")[0])
-        return packed
-
-
-Ancillary = list[tuple[int, int, bytes]]
-
-
-class Sources(dict[bytes, Ancillary]):
-    """A packet's PKTINFO -> the ancillary list that makes the reply leave from the address it was sent to."""
-
-    def __init__(self, family: int) -> None:
-        self._make = _source6 if family == socket.AF_INET6 else _source4
-
-    def __missing__(self, pktinfo: bytes) -> Ancillary:
-        if len(self) >= KNOWN:
-            self.clear()
-        made = self[pktinfo] = self._make(pktinfo)
-        return made
-
-
-def _source4(pktinfo: bytes) -> Ancillary:
-    """struct in_pktinfo: int ifindex, in_addr spec_dst (our address), in_addr addr. Routing chooses the interface."""
-    return [(socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + pktinfo[4:8] + bytes(4))]
-
-
-def _source6(pktinfo: bytes) -> Ancillary:
-    """struct in6_pktinfo: in6_addr addr, int ifindex, which only a link-local address needs."""
-    scoped = struct.unpack_from("!H", pktinfo)[0] & 0xFFC0 == _LINK_LOCAL
-    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, pktinfo if scoped else pktinfo[:16] + bytes(4))]

@@ -162,6 +162,24 @@ def test_ordinary_queries_are_never_handed_back(example: Example, edns: tuple[st
     assert sum(tally.cells[example.places.blocks["requests", ("cdn.example.net",)] :][:64]) == asked
 
 
+def test_what_is_remembered_is_said_again(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same questions from the same askers again and again, more of them than are kept: the same octets, all counted."""
+    monkeypatch.setattr(fastpath, "REPLIES", 100)
+    dice, quick, slow = Random(5), example.tally(), example.tally()
+    known = names(example)
+    pool = [query(example, dice, known) for _ in range(150)]
+    askers = [clients(example, dice) for _ in range(3)]
+    for _ in range(4000):
+        packet = dice.randbytes(2) + dice.choice(pool)[2:]
+        compare(example.steered, packet, dice.choice(askers), dice.choice(("udp", "udp", "tcp")), quick, slow)
+    assert 0 < len(example.steered.at(NOW).replies) <= 100
+    assert bytes(quick.cells) == bytes(slow.cells)
+    assert quick.networks == slow.networks
+    assert quick.ring is not None
+    assert slow.ring is not None
+    assert bytes(quick.ring.octets) == bytes(slow.ring.octets)
+
+
 KNOWN_SUBNETS = (("203.0.113.0", 24), ("203.0.0.0", 20), ("0.0.0.0", 0), ("2001:db8:1::", 48), ("::ffff:203.0.113.0", 120))
 
 

@@ -110,6 +110,18 @@ def test_what_happens_is_counted_and_sums(served: Served) -> None:
     assert served.cells[metrics.TRUNCATED] == 1
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_what_is_not_sent_disturbs_no_other_of_its_batch(host: str) -> None:
+    waiting = Served(host, start=False)
+    with waiting.client("::1" if ":" in host else "127.0.0.1") as sock:
+        for packet in (b"silence", b"one", b"too large", b"raise", b"two", b"large", b"three", b"silence", b"silence", b"four"):
+            sock.send(packet)
+        waiting.thread.start()
+        assert [sock.recv(100) for _ in range(4)] == [b"one", b"two", b"three", b"four"]
+    waiting.stop()
+    assert waiting.counts() == [10, 4, 3, 1, 2]
+
+
 def test_exceptions_disturb_nobody_and_fill_no_log(served: Served) -> None:
     with served.client("127.0.0.1") as sock:
         for _ in range(200):
@@ -144,13 +156,6 @@ def test_path_mtu_is_not_believed() -> None:
     for host, level, option in (("127.0.0.1", socket.IPPROTO_IP, 10), ("::1", socket.IPPROTO_IPV6, 23)):
         with udp.open_socket(Address(host, 0)) as sock:
             assert sock.getsockopt(level, option) == 5  # IP_PMTUDISC_OMIT: RFC 9715 section 3.1
-
-
-def test_remembered_addresses_are_bounded() -> None:
-    packed = udp.Packed(socket.AF_INET)
-    for number in range(udp.KNOWN + 10):
-        assert packed[f"10.0.{number >> 8}.{number & 255}"] == bytes([10, 0, number >> 8, number & 255])
-    assert len(packed) <= udp.KNOWN
 
 
 IN_NAMESPACE = """
