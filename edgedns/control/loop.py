@@ -11,6 +11,7 @@ from typing import Any, Literal
 from edgedns import metrics
 from edgedns.control.caps import Caps, CapsProblem, Solved, up_now
 from edgedns.control.inputs import Paths, Reader
+from edgedns.control.intake import Intake
 from edgedns.control.measured import Measured, kept, kept_checks, kept_serials, restored, set_back
 from edgedns.control.orders import Orders
 from edgedns.control.passive import Passive
@@ -81,7 +82,9 @@ class Control:
         self.checks = Checks()
         self.gained = Gained(self.store, log)
         self.caps = Caps(self.store, log, paths.demand)
-        self.collector = Collector(self.network_of, self._network_of_asn, self._knows_provider, self._knows_zone)
+        knows = self.network_of, self._network_of_asn, self._knows_provider, self._knows_zone
+        self.collector = Collector(*knows, table=lambda: self.world.ground.name)
+        self.intake = Intake(self.collector)
         self.counts = Counts()
         self.recent: deque[dict[str, Any]] = deque(maxlen=MOVES_KEPT)
         self.notes: deque[dict[str, Any]] = deque(maxlen=NOTES_KEPT)
@@ -127,6 +130,7 @@ class Control:
         self.orders.restore(now)
         self.caps.restore()
         self.gained.restore()
+        self.intake.restore(self.store, self.log)
         root = restored("root", self.publisher.last, self.log) or {}
         table = self._reader.first_table()
         read, good = self._reader.first_rules(now)
@@ -270,12 +274,12 @@ class Control:
 
     # -- samples and time
 
-    def ingest(self, body: bytes, now: float) -> Outcome:
-        """One body of samples; a failure that it reveals is published at once."""
-        outcome = self.collector.accept(body, now)
+    def ingest(self, body: bytes, now: float, vantage: str | None = None, ahead: float | None = None) -> Outcome:
+        """One body of samples, as `Intake.read` takes it; a failure that it reveals is published at once."""
+        outcome = self.intake.read(body, now, vantage, ahead)
         self.passive.take(outcome.others, self.measured, self.gained, self.force, now)
         self.catchments.take(outcome.landed, now)
-        if len(batch := self.catchments.without_excused(outcome.probes())):
+        if len(batch := self.measured.admit(self.catchments.without_excused(outcome.probes()), now, ahead)):
             self.gained.take(batch, self.force.decisions)
             try:
                 changed = self.measured.take(batch, now)
@@ -314,6 +318,8 @@ class Control:
         self.passive.close_round(now)
         self.caps.observe(force, partial(self._view, now), self.run, self.registry, now)
         table = self.measured.close_round(list(self.world.rules.providers), now)
+        for line in self.measured.news(self.log):
+            self.note("vantage", line, now)
         wished = self._wished(replace(force, table=table, taken_at=now), now) if table is not None else None
         if wished is None or not self._is_plausible(wished, now):
             wished = self.decided(force, now)  # failures are acted upon all the same
@@ -343,6 +349,7 @@ class Control:
         """Keep measurements for the next control process."""
         self._saved_at = now
         self.measured.save(self.store)
+        self.intake.save(self.store)
         self.gained.save()
 
     def _refuse(self, why: str) -> None:

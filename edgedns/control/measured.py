@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from edgedns.engine.world import Serial
@@ -13,21 +14,24 @@ from edgedns.steer.checks import Checks
 from edgedns.steer.decisions import Decisions
 from edgedns.steer.health import Health
 from edgedns.steer.rtt import RttStore
+from edgedns.steer.vantages import Vantages
 from edgedns.steer.wan import WanTable, estimate
 from edgedns.store.local import LocalStore
 
 STALE_ROUNDS = 2
 AHEAD = 60.0
+LATE = 30.0  # seconds from which on a sample says nothing of how things are now
 BEACONS_ALONE = 600.0  # seconds without probes, whose table has then expired
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Measured:
-    """Histograms, the detector, and when samples last came (Unix seconds, 0: never)."""
+    """Histograms, the detector, who measures, and when samples last came (Unix seconds, 0: never)."""
 
     rtt: RttStore = field(default_factory=RttStore)
     health: Health = field(default_factory=Health)
+    vantages: Vantages = field(default_factory=Vantages)
     sampled_at: float = 0.0
     probed_at: float = 0.0
     _changes: int = 0
@@ -36,12 +40,29 @@ class Measured:
         """Take samples; True when they revealed a failure or its end. ValueError when there are too many of a kind."""
         if self.health.at > now + AHEAD:  # the clock was set back: nothing would come back up until it catches up
             self.health = Health()
+        late = samples.at < now - LATE
+        if late.any():
+            self._take_late(samples.take(late & ~samples.lost))
+            samples = samples.take(~late)
+        if not len(samples):
+            return False
         for batch in self.health.observe(samples):
             self.rtt.observe_columns(batch)
         self.sampled_at = self.probed_at = now
         changed = self.health.changes != self._changes
         self._changes = self.health.changes
         return changed
+
+    def admit(self, samples: Batch, now: float, ahead: float | None) -> Batch:
+        """Of a body's samples those that may count; `ahead`: by how many seconds its sender's clock is, if it said so."""
+        if ahead is not None:
+            for name in samples.vantages:
+                self.vantages.note_clock(name, ahead)
+        return self.vantages.admit(samples, now) if len(samples) else samples
+
+    def _take_late(self, replies: Batch) -> None:
+        """What an agent kept while we were away: for the histograms of their own rounds. It reveals no failure of now."""
+        self.rtt.observe_columns(replies)
 
     def take_beacons(self, samples: Batch, now: float) -> None:
         """Take what beacons may count: into the histograms, past the detector. They keep no table alive that probes made."""
@@ -57,22 +78,35 @@ class Measured:
     def close_round(self, providers: Sequence[str], now: float) -> WanTable | None:
         """The table of the round that ends; None while no samples come, since the table in force must not fade away."""
         period = self.rtt.round_seconds
-        if now - self.sampled_at > STALE_ROUNDS * period:
-            return None
+        stale = now - self.sampled_at > STALE_ROUNDS * period
         if self.rtt.round * period > now + AHEAD:  # the clock was set back: rounds would stand still until it catches up
             self.rtt = RttStore(period)
-        self.rtt.close_round(now)
-        return estimate(self.rtt, only=list(providers))
+        if not stale:
+            self.rtt.close_round(now, partial(self.vantages.vet, now=now))
+        self.vantages.close(now, period)
+        self.health.leave_out(self.vantages.quarantined)
+        return None if stale else estimate(self.rtt, only=list(providers))
+
+    def news(self, log: Callable[[str], None]) -> list[str]:
+        """What has changed of who is trusted, logged and told once."""
+        news, self.vantages.news = self.vantages.news, []
+        for line in news:
+            log(line)
+        return news
 
     def save(self, store: LocalStore) -> None:
-        """Keep the histograms; the detector is published with each root that it made."""
+        """Keep the histograms and who is trusted; the detector is published with each root that it made."""
         store.save_arrays("rtt", self.rtt.to_sections())
+        store.save_arrays("vantages", self.vantages.to_sections())
 
     def restore(self, store: LocalStore, health: Callable[[], Health | None], log: Callable[[str], None]) -> None:
         """Take up what was saved, and the detector as `health` has it; what can't be read begins anew."""
         sections = restored("histograms", lambda: store.load_arrays("rtt"), log)
         if sections is not None:
             self.rtt = restored("histograms", lambda: RttStore.from_sections(sections), log) or self.rtt
+        known = restored("vantages", lambda: store.load_arrays("vantages"), log)
+        if known is not None:
+            self.vantages = restored("vantages", lambda: Vantages.from_sections(known), log) or self.vantages
         self.health = restored("health", health, log) or self.health
         self._changes = self.health.changes
 

@@ -19,6 +19,7 @@ from edgedns.probe.lines import (
     LINE_LIMIT,
     MAX_AGE,
     MAX_AHEAD,
+    MAX_SKEW,
     NetworkOf,
     NetworkOfAsn,
     Refused,
@@ -61,11 +62,12 @@ class Outcome:
     """What became of one body. `rejected` holds (line counted from 1, error), the first NAMED_LIMIT of them.
 
     Samples that were read one by one lie in `single` (line, sample), all others in `columns`; replies that landed elsewhere
-    are no samples.
+    are no samples. `repeated`: the whole body came before, and counts no second time.
     """
 
     rejected: list[tuple[int, str]] = field(default_factory=list)
     rejected_total: int = 0
+    repeated: bool = False
     columns: Columns | None = None
     landed: list[LandedReply] = field(default_factory=list)
     single: list[tuple[int, RttSample]] = field(default_factory=list)
@@ -114,6 +116,8 @@ class Outcome:
         }
         if self.rejected_total > len(self.rejected):
             reply["rejected_more"] = self.rejected_total - len(self.rejected)
+        if self.repeated:
+            reply["repeated"] = True
         return reply
 
 
@@ -150,19 +154,31 @@ class Collector:
         self._places = Places(self.world)
         self._buckets: dict[str, _Bucket] = {}
 
-    def accept(self, body: bytes, now: float, vantage: str | None = None) -> Outcome:
+    def accept(self, body: bytes, now: float, vantage: str | None = None, ahead: float | None = None) -> Outcome:
         """Read one body at Unix time `now`; `vantage` is the only one its token may speak for (None: any).
 
-        Never raises for what is in the body. Empty lines are not lines.
+        ahead: by how many seconds its sender's clock is, if it said so. Never raises for what is in the body. Empty lines are
+        not lines.
         """
         lines = body.decode("latin-1").split("\n", LINES_LIMIT)  # each octet a character, whatever they mean
         numbers = [number for number, line in enumerate(lines, 1) if line[:1] == "{" or line.strip(_BLANK)]
         self.seen += len(numbers)
+        if ahead is not None and abs(ahead) > MAX_SKEW:
+            return self._refuse_clock(numbers, ahead)
         outcome = Outcome(columns=self._read_together(lines, numbers, now, vantage) if body.isascii() else None)
         read = outcome.columns.line.tolist() if outcome.columns is not None else []
         self.counts["accepted"] += len(read)
         for number in sorted(set(numbers).difference(read)) if len(read) < len(numbers) else ():
             self._read_alone(outcome, number, lines[number - 1].encode("latin-1"), now, vantage)
+        return outcome
+
+    def _refuse_clock(self, numbers: list[int], ahead: float) -> Outcome:
+        outcome = Outcome()
+        way = "ahead of" if ahead > 0 else "behind"
+        sentence = f"your clock is {abs(ahead):.1f} s {way} ours, and {MAX_SKEW:g} s is the most that is borne: set it by NTP"
+        self.counts["bad_time"] += len(numbers)
+        for number in numbers:
+            outcome.refuse(number, sentence)
         return outcome
 
     def _read_alone(self, outcome: Outcome, number: int, line: bytes, now: float, vantage: str | None) -> None:

@@ -30,6 +30,7 @@ RTT_LEAST_MS = 0.2
 RTT_MOST_MS = 10_000.0
 MAX_AGE = 600.0
 MAX_AHEAD = 5.0
+MAX_SKEW = 5.0
 ASN_MOST = 2**32 - 1
 
 NetworkOf = Callable[[bytes], NetworkKey | None]

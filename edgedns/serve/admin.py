@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-import math
+import logging
 import re
 import socket
 import time
@@ -23,7 +23,9 @@ from edgedns.config import Address
 from edgedns.metrics import Family
 from edgedns.model import Override
 from edgedns.serve.guard import Refused, errors_as_json, guard, read_body, require_token
+from edgedns.serve.inflow import Inflow
 from edgedns.serve.orders import override_json, parse_override
+from edgedns.serve.senders import Sender, VantageTokens, sender_of
 from edgedns.serve.worker import listen_sentence
 
 Json = Mapping[str, object]
@@ -32,9 +34,13 @@ SAMPLES_LIMIT = 16 << 20
 ORDER_LIMIT = 64 << 10
 NOTE_LIMIT = 300
 BODY_SECONDS = 30.0
-BODIES_AT_ONCE = 4
 WAN_ROWS = 10_000
 OPENAPI = Path(__file__).parents[1] / "web" / "openapi.json"
+# aiohttp tells of each request that it can't read, with a traceback: strangers could fill the log. What fails in here is
+# told by guard.errors_as_json.
+UNTOLD = logging.getLogger("edgedns.untold")
+UNTOLD.addHandler(logging.NullHandler())
+UNTOLD.propagate = False
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/json")
 
 
@@ -52,7 +58,7 @@ class Question(NamedTuple):
 class Services:
     """What control hands over. An EdgednsError raised by one becomes 400, a guard.Refused its own status.
 
-    `serial`: lowest snapshot serial that workers serve, 0 for none. `samples`: one NDJSON body -> the reply.
+    `serial`: lowest snapshot serial that workers serve, 0 for none. `samples`: one NDJSON body and who sent it -> the reply.
     `wan`: (asn or None, most rows). `uplift`: most networks a rule. `add_override` completes `id` and `created`;
     `remove_override` is False for no such id. `add_note`: (kind, text) -> the note. `reload`: what changed, what did not.
     """
@@ -60,7 +66,7 @@ class Services:
     serial: Callable[[], int]
     families: Callable[[], Iterable[Family]]
     explain: Callable[[Question], Awaitable[Json]]
-    samples: Callable[[bytes], Awaitable[Json]]
+    samples: Callable[[bytes, Sender], Awaitable[Json]]
     wan: Callable[[int | None, int], Awaitable[Json]]
     uplift: Callable[[int], Awaitable[Json]]
     overrides: Callable[[], Awaitable[Sequence[Override]]]
@@ -72,35 +78,13 @@ class Services:
     reload: Callable[[], Awaitable[Json]]
 
 
-@dataclass(slots=True)
-class Inflow:
-    """A bucket of octets for samples: filled at `rate` a second up to `burst`, and never more than a few bodies at once."""
-
-    rate: float = 8 << 20
-    burst: float = 32 << 20
-    level: float = 32 << 20
-    at: float = 0.0
-    reading: int = 0
-
-    def enter(self, now: float) -> None:
-        self.level = min(self.burst, self.level + (now - self.at) * self.rate)
-        self.at = now
-        if self.level <= 0 or self.reading >= BODIES_AT_ONCE:
-            wait = max(1, math.ceil(-self.level / self.rate))
-            raise Refused(429, f"too much at once; try again in {wait} s", {"Retry-After": str(wait)})
-        self.reading += 1
-
-    def leave(self, octets: int) -> None:
-        self.level -= octets
-        self.reading -= 1
-
-
 class Admin:
     """The routes. Public for control through `make_app` only."""
 
-    def __init__(self, services: Services, token: str, inflow: Inflow) -> None:
+    def __init__(self, services: Services, token: str, inflow: Inflow, tokens: VantageTokens) -> None:
         self._services = services
         self._token = token
+        self._tokens = tokens
         self._inflow = inflow
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -149,7 +133,7 @@ class Admin:
         return _reply(await self._services.explain(parse_question(request.query)))
 
     async def samples(self, request: web.Request) -> web.Response:
-        require_token(request, self._token, NDJSON)
+        sender = sender_of(request, self._token, self._tokens, NDJSON)
         self._inflow.enter(time.monotonic())
         body = b""
         try:
@@ -159,7 +143,8 @@ class Admin:
             raise Refused(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
         finally:
             self._inflow.leave(len(body))
-        return _reply(await self._services.samples(body))
+        with self._inflow.taking():
+            return _reply(await self._services.samples(body, sender))
 
     async def wan(self, request: web.Request) -> web.Response:
         _refuse_unknown(request.query, ("asn", "limit"))
@@ -213,11 +198,15 @@ class Admin:
 
 
 def make_app(
-    services: Services, token: str = "", routes: Sequence[web.AbstractRouteDef] = (), inflow: Inflow | None = None
+    services: Services,
+    token: str = "",
+    routes: Sequence[web.AbstractRouteDef] = (),
+    inflow: Inflow | None = None,
+    tokens: VantageTokens | None = None,
 ) -> web.Application:
     """The application; `routes` are further ones (the pages). An empty token lets loopback write without one."""
     app = web.Application(middlewares=[errors_as_json, guard(token)], client_max_size=SAMPLES_LIMIT)
-    app.add_routes(Admin(services, token, inflow or Inflow()).routes())
+    app.add_routes(Admin(services, token, inflow or Inflow(), tokens or VantageTokens()).routes())
     app.add_routes(routes)
     app.on_response_prepare.append(_set_headers)
     return app
@@ -246,7 +235,7 @@ def listen(address: Address, token: str) -> socket.socket:
 
 async def start(app: web.Application, sock: socket.socket) -> tuple[web.AppRunner, Address]:
     """Answer on a socket; give back the runner (`await runner.cleanup()` ends it) and where that is."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, logger=UNTOLD, shutdown_timeout=1.0)
     await runner.setup()
     await web.SockSite(runner, sock).start()
     return runner, Address(*sock.getsockname()[:2])

@@ -133,7 +133,7 @@ class Vantages:
         own = codes[~beside]
         kept = ~np.isin(own // GROUP * VANTAGES + own % VANTAGES, verdict.outvoted)
         self.outvoted += int((~kept).sum())
-        kept &= np.array([not self._standing(name).out for name in batch.vantages], dtype=np.bool_)[batch.vantage]
+        kept &= ~np.isin(batch.vantages, self.quarantined)[batch.vantage]
         left = batch if kept.all() else batch.take(kept)
         shared = within_share(left)
         self.capped += int((~shared).sum())

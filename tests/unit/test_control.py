@@ -720,9 +720,9 @@ def test_no_secret_is_logged_or_published(place: Place) -> None:
 
 def test_a_network_is_told_by_its_address(place: Place) -> None:
     control = place.control()
-    key = control._network_of(ip_address(network(9)).packed)
+    key = control.network_of(ip_address(network(9)).packed)
     assert key is not None
     assert key.text == "AS64521/DE/10.9.0.0/16"
-    assert control._network_of(bytes((192, 0, 2, 1))) is None
+    assert control.network_of(bytes((192, 0, 2, 1))) is None
     assert control._network_of_asn(64521, 4) is not None
     assert control._network_of_asn(65550, 4) is None

@@ -20,9 +20,11 @@ from edgedns.config import Address
 from edgedns.errors import EdgednsError
 from edgedns.model import Match, Override
 from edgedns.serve import admin
-from edgedns.serve.admin import Inflow, Question, Services, make_app
+from edgedns.serve.admin import Question, Services, make_app
 from edgedns.serve.guard import Refused
+from edgedns.serve.inflow import BODIES_AT_ONCE, Inflow
 from edgedns.serve.loads import parse_loads
+from edgedns.serve.senders import Sender
 from edgedns.steer.loads import Load
 
 TOKEN = "sesame-0123456789"
@@ -90,7 +92,7 @@ class Control:
             "serial": self.serial,
         }
 
-    async def samples(self, body: bytes) -> dict[str, object]:
+    async def samples(self, body: bytes, sender: Sender) -> dict[str, object]:
         self.bodies.append(body)
         return {"accepted": body.count(b"\n"), "rejected": [{"line": 3, "error": "not JSON"}]}
 
@@ -360,7 +362,7 @@ def test_samples_are_bounded_in_rate() -> None:
 
 def test_inflow_lets_few_in_at_once_and_refills() -> None:
     inflow = Inflow(rate=10.0, burst=100.0, level=100.0)
-    for _ in range(admin.BODIES_AT_ONCE):
+    for _ in range(BODIES_AT_ONCE):
         inflow.enter(0.0)
     with pytest.raises(Refused, match="too much at once"):
         inflow.enter(0.0)

@@ -1,0 +1,145 @@
+"""Who sends samples: the admin token speaks for every vantage, a vantage's own token for that vantage alone.
+
+A tokens file has a vantage a line, `fra1: TOKEN` or `fra1: sha256:HEX`, where HEX is the SHA-256 of the token: then the file
+gives nobody the means to send. A vantage may have several lines, while its token is being changed. The file is followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from aiohttp import web
+
+from edgedns.errors import EdgednsError
+from edgedns.serve.guard import Refused, require_token
+
+SENT = "Edgedns-Sent"
+LARGEST = 1 << 20
+SHORTEST = 16
+OTHERS_MAY = 0o006  # read, or write
+
+_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})\s*:\s*(\S+)")
+_TIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+
+Digests = tuple[tuple[bytes, str], ...]  # (SHA-256 of the token, vantage)
+
+
+class TokensError(EdgednsError):
+    """A tokens file that can't be used; the text names file and line, and no token."""
+
+
+class Sender(NamedTuple):
+    """Of one request: the only vantage that it may speak for (None: any), and by how many seconds its clock is ahead."""
+
+    vantage: str | None = None
+    ahead: float | None = None
+
+
+class VantageTokens:
+    """What a tokens file says, as it is now; without a file nobody has a token of their own."""
+
+    def __init__(self, path: Path | None = None, log: Callable[[str], None] = lambda line: None) -> None:
+        """TokensError where the file can't be used."""
+        self._path = path
+        self._log = log
+        self._mark = _mark(path)
+        self._digests: Digests = read_tokens(path) if path else ()
+
+    def __repr__(self) -> str:
+        return f"<tokens of {len(self._digests)}>"
+
+    def follow(self) -> None:
+        """To be called every second or so. What is wrong with the file is told once, and the tokens stay as they were."""
+        if self._path is None or (mark := _mark(self._path)) == self._mark:
+            return
+        self._mark = mark
+        try:
+            self._digests = read_tokens(self._path)
+        except TokensError as error:
+            self._log(f"{error}; the vantages' tokens stay as they were")
+        else:
+            self._log(f"{self._path}: tokens of {len({name for _, name in self._digests})} vantages")
+
+    def vantage_of(self, token: bytes) -> str | None:
+        """Whose token it is; each is compared, so that time tells nothing."""
+        given, found = hashlib.sha256(token).digest(), None
+        for digest, vantage in self._digests:
+            if hmac.compare_digest(digest, given):
+                found = vantage
+        return found
+
+
+def sender_of(request: web.Request, token: str, tokens: VantageTokens, content_types: tuple[str, ...]) -> Sender:
+    """Who sends these samples. Refused 401 for nobody that we know, 400 for a time that is none."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    vantage = tokens.vantage_of(given.strip().encode()) if scheme.lower() == "bearer" else None
+    if vantage is None:
+        require_token(request, token, content_types)
+    return Sender(vantage, _ahead(request.headers.get(SENT)))
+
+
+def _ahead(sent: str | None) -> float | None:
+    if sent is None:
+        return None
+    if not _TIME.fullmatch(sent):
+        raise Refused(400, f"{SENT} is not a Unix time in seconds")
+    return float(sent) - time.time()
+
+
+def read_tokens(path: Path) -> Digests:
+    """TokensError names file and line."""
+    try:
+        # A pipe that nobody writes to must not be waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="utf-8", errors="replace") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise TokensError(f"{path}: not a plain file")
+            text = file.read(LARGEST)
+    except OSError as error:
+        raise TokensError(f"{path}: {error.strerror}") from None
+    if mode & OTHERS_MAY:
+        raise TokensError(f"{path}: everybody can read or write the tokens (mode {mode & 0o777:o}): chmod o-rwx")
+    return parse_tokens(text, str(path))
+
+
+def parse_tokens(text: str, name: str) -> Digests:
+    """The lines of a tokens file; TokensError names file and line, and never what a token is."""
+    found: dict[bytes, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise TokensError(f"{name}:{number}: expected `VANTAGE: TOKEN`")
+        vantage, digest = match[1], _digest(match[2], f"{name}:{number}")
+        if found.setdefault(digest, vantage) != vantage:
+            raise TokensError(f"{name}:{number}: {vantage} has the same token as {found[digest]}")
+    return tuple(found.items())
+
+
+def _digest(token: str, where: str) -> bytes:
+    if token.startswith("sha256:"):
+        if not re.fullmatch(r"sha256:[0-9a-fA-F]{64}", token):
+            raise TokensError(f"{where}: after sha256: come 64 hexadecimal digits")
+        return bytes.fromhex(token[7:])
+    if len(token) < SHORTEST or not all("!" <= char <= "~" for char in token):
+        raise TokensError(f"{where}: a token is at least {SHORTEST} printable ASCII characters")
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _mark(path: Path | None) -> tuple[int, int, int, int] | None:
+    """Changes whenever the file is replaced, written to, or given other permissions; None while there is none."""
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode) if status else None
