@@ -14,10 +14,12 @@ from typing import Any
 import click
 
 from edgedns.cli import sending, voice
+from edgedns.cli.asking import Either
 from edgedns.cli.duration import Duration
 from edgedns.errors import EdgednsError
 from edgedns.probe.agent import Agent, Counts, Plan, Sample
 from edgedns.probe.catchment import Landing
+from edgedns.probe.errands import Errands
 from edgedns.probe.measure import METHODS, Method
 from edgedns.probe.methods import Voice
 from edgedns.probe.source import Source
@@ -29,7 +31,7 @@ from edgedns.steer.asn import load as load_table
 LAST_POST = 1.0
 
 
-@click.command()
+@click.command(cls=Either)
 @click.option("--vantage", required=True, help="This vantage's name, such as fra1.")
 @click.option("--collector", required=True, metavar="URL", help="Where samples go, http://HOST:PORT; - prints them.")
 @click.option("--targets", required=True, type=click.Path(path_type=Path), help="JSON lines or YAML: whom to probe.")
@@ -59,7 +61,10 @@ def probe(
     token_file: Path | None,
     **rest: Any,
 ) -> None:
-    """Time this vantage's paths through each provider and hand the samples to a collector."""
+    """Time this vantage's paths through each provider and hand the samples to a collector.
+
+    With `NAME|ADDR --from all`: ask every vantage of a server once, for a person.
+    """
     try:
         plan = Plan(sending.name(vantage, "--vantage"), rest["every"], rest["timeout"],
                     per_address=rest["per_address"], ceiling=rest["ceiling"])  # fmt: skip
@@ -84,6 +89,8 @@ class _Session:
         self.targets = targets
         self.speech = speech
         self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, self.say)
+        self.collector, self.token = collector, token
+        self.errands: Errands | None = None
         self.rtts: list[float] = []
 
     def say(self, text: str) -> None:
@@ -100,6 +107,9 @@ class _Session:
         running = [asyncio.create_task(self._tell(agent))]
         if self.uplink is not None:
             running.append(asyncio.create_task(self.uplink.run()))
+        if self.uplink is not None and not once:
+            self.errands = Errands(agent, self.collector, self.token, self.say)
+            running.append(asyncio.create_task(self.errands.run()))
         try:
             await _first(stopped, agent.idle, duration)
         finally:
@@ -161,6 +171,10 @@ class _Session:
             parts.append(f"{self.uplink.accepted} accepted, {self.uplink.backlog} waiting")
             if self.uplink.dropped:
                 parts.append(f"{self.uplink.dropped} dropped")
+        if self.errands is not None and self.errands.done.asked:
+            done = self.errands.done
+            parts.append(f"{done.asked} asked for since the start: {done.begun} begun, {done.known} under way already, "
+                         f"{done.unknown + done.refused} not possible")  # fmt: skip
         self.say(", ".join(parts))
 
 

@@ -18,12 +18,14 @@ from edgedns.cli.reloading import Reloaded, Reloading
 from edgedns.cli.services import make_services, make_sources, most_asked, planned
 from edgedns.cli.turns import Turns
 from edgedns.cli.watch import Watch
+from edgedns.cli.wishing import make_calls
 from edgedns.config import Address, Settings
 from edgedns.control import Control, Paths
 from edgedns.control.cookies import Secrets
+from edgedns.control.wishing import Wishing
 from edgedns.errors import EdgednsError
 from edgedns.probe.check import Checker, Result
-from edgedns.serve import admin, catchments, plans, systemd, tops, udp, whom
+from edgedns.serve import admin, catchments, plans, systemd, tops, udp, wanted, whom
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
 from edgedns.serve.workers import Workers
@@ -93,6 +95,7 @@ class Server:
         self.watches = {"rules": Watch(self.paths.rules), "asn": Watch(table)}
         self.control = Control(self.paths, self.settings.identity, self.say)
         self.learning = Learning(self.settings, self.control, self.say)
+        self.wishing = Wishing(self.control)
         await self.turns.call(self.control.start, time.time())
         self.secrets = Secrets(self.control.store, self.settings.cookie_secret_file, self.say)
         await self.turns.call(self.secrets.follow, time.time())
@@ -104,11 +107,12 @@ class Server:
         if self.settings.admin is None:
             yield
             return
-        services = make_services(self.control, self.workers, self.turns, self._reload_on_order, self.learning)
+        services = make_services(self.control, self.workers, self.turns, self._reload_on_order, self.learning, self.wishing)
         self.pages = Pages(make_sources(services, self.control, self.turns.call))
         token = self.settings.token
         routes = [*self.pages.routes(), *plans.routes(partial(planned, self.control, self.turns), token)]
         routes += whom.routes(self.learning.give, token)
+        routes += wanted.routes(make_calls(self.control, self.wishing, self.turns, self.learning.targets.bars), token)
         routes += tops.routes(partial(most_asked, self.control), token)
         routes += catchments.routes(lambda limit: self.turns.call(self.control.catchments.told, limit))
         app = admin.make_app(services, token, routes)
@@ -209,6 +213,7 @@ class Server:
             self._every(RETRY, "checks", checker.run),
             self._every(PRICE, "caps", self._price),
             self._every(RETRY, "targets", self.learning.look),
+            self._every(TICK, "wishes", lambda: call(self.wishing.tick, time.time())),
             self._every(RETRY, "cookie secrets", lambda: call(self.secrets.follow, time.time())),
         ]
         if watchdog := systemd.watchdog_seconds():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
+from itertools import chain
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -17,6 +18,7 @@ from edgedns.cli.learning import Learning
 from edgedns.cli.turns import Turns
 from edgedns.control import Control, planning
 from edgedns.control.caps import Account
+from edgedns.control.wishing import Wishing
 from edgedns.dns import name as names
 from edgedns.dns import types
 from edgedns.engine import seen
@@ -27,7 +29,6 @@ from edgedns.metrics import Family
 from edgedns.model import Override, Prefix
 from edgedns.serve import admin
 from edgedns.serve.loads import parse_loads
-from edgedns.serve.senders import Sender
 from edgedns.serve.workers import Workers
 from edgedns.steer.rows import key_of, level_of
 from edgedns.web.pages import Sources
@@ -51,7 +52,12 @@ class QuestionError(EdgednsError):
 
 
 def make_services(
-    control: Control, workers: Workers, turns: Turns, reload: Callable[[], Awaitable[dict[str, Any]]], learning: Learning
+    control: Control,
+    workers: Workers,
+    turns: Turns,
+    reload: Callable[[], Awaitable[dict[str, Any]]],
+    learning: Learning,
+    wishing: Wishing,
 ) -> admin.Services:
     """The callables that serve/admin.py is handed."""
     call = turns.call
@@ -59,9 +65,10 @@ def make_services(
     async def explained(question: admin.Question) -> dict[str, Any]:
         return await call(explain_now, control, question, time.time())
 
-    async def samples(body: bytes, sender: Sender) -> dict[str, Any]:
-        outcome = await call(control.ingest, body, time.time(), sender.vantage, sender.ahead)
+    async def samples(body: bytes) -> dict[str, Any]:
+        outcome = await call(control.ingest, body, time.time())
         learning.answered.take(outcome)
+        await call(wishing.after, outcome, time.time())
         return outcome.reply()
 
     async def wan(asn: int | None, limit: int) -> dict[str, Any]:
@@ -91,7 +98,7 @@ def make_services(
 
     return admin.Services(
         serial=lambda: min(workers.serials(), default=0),
-        families=lambda: families(control, workers, time.time()),
+        families=lambda: chain(families(control, workers, time.time()), wishing.wanted.families()),
         explain=explained,
         samples=samples,
         wan=wan,

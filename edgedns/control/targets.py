@@ -143,6 +143,10 @@ class Targets:
         """To be watched: `read` one where it changes."""
         return [*(one.path for one in self._wanted.lists), *([self._wanted.opt_out] if self._wanted.opt_out else [])]
 
+    def bars(self, address: bytes) -> bool:
+        """Whether a packed address is on the opt-out list; all are, while that can't be read."""
+        return self._opt_out is None or address in self._opt_out
+
     def read(self, path: Path) -> None:
         """Read a list, or the opt-out list. What can't be read stays as it was; an opt-out list that never could bars all."""
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -17,7 +17,7 @@ from edgedns.special import SPECIAL
 
 
 class Wishing:
-    """`after`, `close_round` and `ask` belong in the control's turn; `take` and `result` do not wait for one."""
+    """`after` and `tick` belong in the control's turn; what the admin side calls does not wait for one."""
 
     def __init__(self, control: Control) -> None:
         self.wanted = Wanted()
@@ -42,8 +42,12 @@ class Wishing:
         """What a vantage is to probe now: people first, they wait."""
         return [*self.questions.take(vantage, now), *self.wanted.take(vantage, now)]
 
-    def ask(self, address: str, method: str, rounds: int, about: Mapping[str, Any], now: float) -> dict[str, Any]:
-        """A person's question to every vantage that asks for work; QuestionRefused says why not."""
+    def ask(
+        self, address: str, method: str, rounds: int, about: Mapping[str, Any], bars: Callable[[bytes], bool], now: float
+    ) -> dict[str, Any]:
+        """A person's question to every vantage that asks for work; QuestionRefused says why not. `bars`: who opted out."""
+        if bars(ip_address(address).packed):
+            raise QuestionRefused(f"{address} is on the opt-out list")
         if not self._allows(address):
             raise QuestionRefused(f"{address} is nobody's network by the special-purpose registries, and no target")
         sources = {name: self.wanted.vantages[name].sources for name in self.wanted.present(now)}
