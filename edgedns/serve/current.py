@@ -90,9 +90,9 @@ class Current:
     """The snapshot being served by this process, and the way packets are answered from it."""
 
     def __init__(self, state: Path, counters: metrics.Counters) -> None:
-        self._published = state / PUBLISHED
-        self._secrets_path = state / SECRETS
-        self._mapped = Mapped(self._published)
+        # As text: they are looked at ten times a second, and a Path would cost more than the look.
+        self._root_path, self._secrets_path = str(state / PUBLISHED / "root.json"), str(state / SECRETS)
+        self._mapped = Mapped(state / PUBLISHED)
         self._root_seen = self._secrets_seen = ABSENT
         self._counters, self._ring = counters, _open_ring(counters)
         self._secrets = Secrets((os.urandom(16),))
@@ -142,10 +142,10 @@ class Current:
         return native.native_of(serving.snapshot.at(now), self._secrets, serving.tally)
 
     def _follow_root(self, now: float) -> None:
-        seen = _identity(self._published / "root.json")
+        seen = _identity(self._root_path)
         if seen in (self._root_seen, ABSENT):
             return
-        snapshot = self._mapped.snapshot(json.loads((self._published / "root.json").read_bytes()))
+        snapshot = self._mapped.snapshot(json.loads(_read(self._root_path)))
         snapshot.at(now)
         self._serving = Serving(snapshot, self._tally_for(snapshot))
         self._root_seen = seen
@@ -153,7 +153,7 @@ class Current:
     def _follow_secrets(self) -> None:
         seen = _identity(self._secrets_path)
         if seen not in (self._secrets_seen, ABSENT):
-            keys = tuple(bytes.fromhex(text) for text in json.loads(self._secrets_path.read_bytes())["cookies"])
+            keys = tuple(bytes.fromhex(text) for text in json.loads(_read(self._secrets_path))["cookies"])
             if not keys or any(len(key) != COOKIE_SECRET for key in keys):
                 raise SourceError(f"{self._secrets_path}: cookie secrets are {COOKIE_SECRET} octets each")
             self._secrets, self._secrets_seen = Secrets(keys), seen
@@ -194,10 +194,15 @@ def _slot(path: Path) -> int:
     return int(path.stem.removeprefix("worker-"))
 
 
-def _identity(path: Path) -> Identity:
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _identity(path: str) -> Identity:
     """Changes whenever the file is replaced or written to; zeros while there is none."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return ABSENT
     return status.st_ino, status.st_mtime_ns, status.st_size
