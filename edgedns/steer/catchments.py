@@ -64,6 +64,7 @@ class Catchments:
 
     def _note(self, reply: LandedReply) -> None:
         path = Path(reply.sent_by, reply.provider, reply.network, reply.family)
+        self._paths.pop(path._replace(vantage=reply.vantage), None)  # what that one asks lands there itself now
         known = self._paths.get(path)
         if known is None:
             if len(self._paths) < PATHS_LIMIT:
@@ -71,8 +72,8 @@ class Catchments:
             else:
                 self.over += 1
             return
-        if reply.at >= known.last:
-            known.lands_at = reply.vantage
+        if reply.vantage != known.lands_at and reply.at > known.last:
+            known.lands_at, known.since, known.replies = reply.vantage, reply.at, 0
         known.since, known.last = min(known.since, reply.at), max(known.last, reply.at)
         known.replies += 1
 

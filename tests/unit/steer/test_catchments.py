@@ -63,6 +63,15 @@ def test_it_holds_for_as_long_as_it_is_told_in_whatever_order() -> None:
     assert known.told(10)["catchments"][0]["since"] == START
 
 
+def test_a_catchment_that_moves_again_begins_anew_and_who_hears_itself_now_loses_in_earnest() -> None:
+    known = told(landed(0.0), landed(0.0, sent_by="iad1"), landed(60.0, vantage="iad1"))
+    listed = known.told(10)["catchments"]
+    assert [(one["lands_at"], one["sent_by"], one["since"] - START, one["replies"]) for one in listed] == [
+        ("iad1", ["fra1"], 60.0, 1)
+    ]
+    assert left(known, loss(60.0), loss(60.0, vantage="iad1")) == 1
+
+
 def test_what_nobody_tells_of_is_forgotten() -> None:
     known = told(landed())
     known.take([], START + KEPT - 1.0)
@@ -86,7 +95,7 @@ def test_what_is_told_of_them() -> None:
     assert listed["catchments"] == [
         {
             "network": "AS64501/US/198.51.0.0/16", "provider": "alder", "family": 4, "lands_at": "ams1", "sent_by": ["fra1"],
-            "since": START + 3.0, "last": START + 4.0, "replies": 2,
+            "since": START + 4.0, "last": START + 4.0, "replies": 1,
         }
     ]  # fmt: skip
     assert known.told(2)["catchments"][1]["sent_by"] == ["fra1", "iad1"]
