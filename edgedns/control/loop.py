@@ -278,7 +278,7 @@ class Control:
         """One body of samples, as `Intake.read` takes it; a failure that it reveals is published at once."""
         outcome = self.intake.read(body, now, vantage, ahead)
         self.passive.take(outcome.others, self.measured, self.gained, self.force, now)
-        self.catchments.take(outcome.landed, now)
+        self.catchments.take(outcome.landed, now, lambda path: self.measured.health.lands_elsewhere(*path))
         if len(batch := self.measured.admit(self.catchments.without_excused(outcome.probes()), now, ahead)):
             self.gained.take(batch, self.force.decisions)
             try:

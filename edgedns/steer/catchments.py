@@ -8,7 +8,7 @@ forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -54,28 +54,30 @@ class Catchments:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def take(self, landed: Iterable[LandedReply], now: float) -> None:
-        """Take what was told, in any order."""
+    def take(self, landed: Iterable[LandedReply], now: float, on_new: Callable[[Path], None] = lambda path: None) -> None:
+        """Take what was told, in any order; `on_new` is told of each path that wasn't known to land elsewhere."""
         if abs(now - self._forgot_at) >= KEPT / 10:
             self._forgot_at = now
             self._paths = {path: known for path, known in self._paths.items() if abs(now - known.last) < KEPT}
         for reply in landed:
-            self._note(reply)
+            if (path := self._note(reply)) is not None:
+                on_new(path)
 
-    def _note(self, reply: LandedReply) -> None:
+    def _note(self, reply: LandedReply) -> Path | None:
         path = Path(reply.sent_by, reply.provider, reply.network, reply.family)
         self._paths.pop(path._replace(vantage=reply.vantage), None)  # what that one asks lands there itself now
         known = self._paths.get(path)
         if known is None:
             if len(self._paths) < PATHS_LIMIT:
                 self._paths[path] = Elsewhere(reply.vantage, reply.at, reply.at)
-            else:
-                self.over += 1
-            return
+                return path
+            self.over += 1
+            return None
         if reply.vantage != known.lands_at and reply.at > known.last:
             known.lands_at, known.since, known.replies = reply.vantage, reply.at, 0
         known.since, known.last = min(known.since, reply.at), max(known.last, reply.at)
         known.replies += 1
+        return None
 
     def without_excused(self, batch: Batch) -> Batch:
         """The samples less the losses that landed elsewhere."""

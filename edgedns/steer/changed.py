@@ -4,8 +4,8 @@ A shift that one path shows (shift.py) may be the vantage's own, or the target's
 believed when a *witness*, the same network through another provider from the same vantage, was heard since it began and was as
 ever; where nobody else is heard there, at once. Who shifts to and fro is believed the first time only.
 
-Where a vantage hears an arm no more and another one does, anycast has moved the catchment: the arm is what the new vantage
-hears, as soon as that has heard enough, and until then it is as down as the old one says.
+Where a vantage hears an arm no more, or is told that its replies land elsewhere, and another one does, anycast has moved the
+catchment: the arm is what the new vantage hears, as soon as that has heard enough. Until then it is what the old one says.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ def hand_over(codes: Ints, paths: Paths, levels: Levels, touched: Ints, now: flo
 
     touched: paths that were just sampled. The level of a vantage that hears the arm no more is forgotten with it.
     """
-    owner, path = _in_arms(codes, touched)
-    silent = paths["down"][path] & (levels["samples"][path] > 0)
+    unheard = codes[_hears_no_more(paths, levels)] // VANTAGES
+    owner, path = _in_arms(codes, touched[np.isin(codes[touched] // VANTAGES, unheard)] if len(unheard) else touched[:0])
+    silent = _hears_no_more(paths[path], levels[path])
     hears = ~paths["down"][path] & (paths["replied"][path] > now - recent) & (levels["samples"][path] >= KNOWN)
     count = int(owner[-1]) + 1 if len(owner) else 0
     moved = (np.bincount(owner[silent], minlength=count) > 0) & (np.bincount(owner[hears], minlength=count) > 0)
@@ -88,8 +89,13 @@ def taking_over(codes: Ints, paths: Paths, levels: Levels) -> Bools:
     """Paths that hear an arm which another vantage hears no more, and haven't heard enough of it yet."""
     new = (levels["samples"] > 0) & (levels["samples"] < KNOWN) & ~paths["down"]
     found = np.flatnonzero(new)
-    new[found] = np.isin(codes[found] // VANTAGES, codes[paths["down"]] // VANTAGES)
+    new[found] = np.isin(codes[found] // VANTAGES, codes[_hears_no_more(paths, levels)] // VANTAGES)
     return np.asarray(new, dtype=np.bool_)
+
+
+def _hears_no_more(paths: Paths, levels: Levels) -> Bools:
+    """Paths that fell silent, or whose replies were found to land elsewhere (`replied` is 0 then), and that had a level."""
+    return np.asarray((paths["down"] | (paths["replied"] <= 0.0)) & (levels["samples"] > 0), dtype=np.bool_)
 
 
 def arms_of(codes: Ints, changed: Ints) -> Ints:

@@ -1,8 +1,8 @@
 """What would settle the detector's doubts: which paths to probe at once, from where, and how often.
 
 Asked for once each: after a loss (the path itself, a sibling that tells whether the target is alive, the same arm from other
-vantages, for a path is down only where all who heard it say so), on a suspected shift upwards, to confirm a return; and spot
-checks of a provider that loses here and there.
+vantages, for a path is down only where all who heard it say so), on a suspected shift upwards, where another vantage begins to
+hear an arm, to confirm a return; and spot checks of a provider that loses here and there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedns.model import Family, NetworkKey
+from edgedns.steer.changed import SUSPECT, taking_over
 from edgedns.steer.paths import VANTAGES, path_parts, siblings
 from edgedns.steer.rows import Bools, Ints, Keys, expand, key_of, unpack
 from edgedns.steer.shift import Levels
@@ -22,10 +23,10 @@ from edgedns.steer.shift import Levels
 BURST, BURST_GAP = 4, 0.2
 SHIFT_GAP = 0.5
 WITNESS_GAP = 0.5
-SUSPECT = 2.9  # of the shift detector's upward sum: one round trip far above the level, or two well above
 SUSPECTED_EVERY = 30.0
 ROUND = 10.0
 RETURN_EVERY = 5.0
+RETURNED = 3  # replies: from there on it is a matter of time
 MOST = 64
 SPOT_CHECKS = 8
 OTHER_VANTAGES = 3
@@ -69,9 +70,10 @@ def wants(seen: Seen, now: float) -> list[Want]:
     paths = seen.paths
     silent = seen.whole["down"].reshape(-1)[seen.whole_index]
     lost = (paths["run"] > 0) & ~paths["down"] & (paths["asked"] < paths["began"]) & ~silent
-    returning = paths["down"] & (paths["good"] > 0) & (paths["asked"] < now - RETURN_EVERY)
+    returning = paths["down"] & (paths["good"] > 0) & (paths["good"] < RETURNED) & (paths["asked"] < now - RETURN_EVERY)
     slower = seen.levels["worse"] > np.maximum(paths["asked"], now - ROUND)
-    burst = np.flatnonzero(lost | returning | slower | _suspected(seen, now))[:MOST]
+    moved = taking_over(seen.codes, paths, seen.levels) & (paths["asked"] < now - ROUND)
+    burst = np.flatnonzero(lost | returning | slower | moved | _suspected(seen, now))[:MOST]
     quick = burst[(lost | returning)[burst]]
     slow = burst[~(lost | returning)[burst]]
     others = _elsewhere(seen, burst[lost[burst]], now)

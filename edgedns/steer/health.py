@@ -182,6 +182,17 @@ class Health:
         first, last = np.searchsorted(self._codes, (arm * VANTAGES, (arm + 1) * VANTAGES))
         return "suspect" if (self._paths["run"][first:last] > 0).any() else "up"
 
+    def lands_elsewhere(self, vantage: str, provider: str, network: NetworkKey, family: Family) -> None:
+        """That vantage's probes are answered to another one: it hears nothing any more, and nothing is wrong with the path."""
+        row = int(self._keys.numbers(pack(rows_of([network])))[0])
+        if row < 0 or provider not in self._providers or vantage not in self._vantages:
+            return
+        arm = (row * 2 + _f(family)) * PROVIDERS + self._providers.index(provider)
+        code = arm * VANTAGES + self._vantages.index(vantage)
+        first, last = np.searchsorted(self._codes, (code, code + 1))
+        for name in ("replied", "run", "cusum"):
+            self._paths[name][first:last] = 0
+
     def wants(self, now: float) -> list[Want]:
         """Probes to send now, each asked for once (`doubts.py`)."""
         return wants(self.seen(), now)

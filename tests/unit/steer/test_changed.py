@@ -172,6 +172,22 @@ class TestCatchment:
         assert (net.given, net.answer.reason) == ("birch", Reason.MEASURED)
         assert len(net.switched) <= 3
 
+    def test_the_old_vantage_need_not_fall_silent_where_it_is_known_that_its_replies_land_elsewhere(self):
+        net, after = self.moved(105.0)
+        net.health.lands_elsewhere("fra1", "birch", NETWORK, 4)
+        net.run(24, {"fra1": {name: USUAL[name] for name in ("alder", "cedar")}, "iad1": after["iad1"]})
+        assert (net.given, net.answer.reason) == ("alder", Reason.MEASURED)
+        assert net.switched[-1] < 1121.0 + 14.0
+
+    def test_a_new_vantage_is_asked_for_more_until_it_has_heard_enough(self):
+        net, after = self.moved(105.0)
+        net.run(24, {**after, "iad1": {"birch": None}})
+        net.take([RttSample(net.now, "iad1", "birch", NETWORK, 4, 105.0)])
+        wanted = [(want.vantage, want.provider) for want in net.health.wants(net.now + 0.1)]
+        assert ("iad1", "birch") in wanted
+        net.take([RttSample(net.now + 0.2 * k, "iad1", "birch", NETWORK, 4, 105.0) for k in range(1, 3)])
+        assert net.slower() == pytest.approx(105.0, abs=1.0)
+
     def test_one_reply_at_another_vantage_is_not_enough(self):
         net, after = self.moved(105.0)
         net.run(24, {**after, "iad1": {"birch": None}})
