@@ -13,17 +13,18 @@ from typing import Any
 
 import click
 
-from edgedns.cli import sending, voice
+from edgedns.cli import sending, targeting, voice
 from edgedns.cli.asking import Either
 from edgedns.cli.duration import Duration
+from edgedns.config import Address
 from edgedns.errors import EdgednsError
+from edgedns.probe.about import page
 from edgedns.probe.agent import Agent, Counts, Plan, Sample
 from edgedns.probe.catchment import Landing
 from edgedns.probe.errands import Errands
-from edgedns.probe.measure import METHODS, Method
+from edgedns.probe.measure import METHODS
 from edgedns.probe.methods import Voice
 from edgedns.probe.source import Source
-from edgedns.probe.targets import Target, labelled, load
 from edgedns.probe.uplink import Uplink
 from edgedns.steer.asn import embedded
 from edgedns.steer.asn import load as load_table
@@ -34,7 +35,7 @@ LAST_POST = 1.0
 @click.command(cls=Either)
 @click.option("--vantage", required=True, help="This vantage's name, such as fra1.")
 @click.option("--collector", required=True, metavar="URL", help="Where samples go, http://HOST:PORT; - prints them.")
-@click.option("--targets", required=True, type=click.Path(path_type=Path), help="JSON lines or YAML: whom to probe.")
+@targeting.options
 @click.option("--source", "sources", required=True, multiple=True, metavar=voice.SOURCE,
               help="The address of ours that a provider announces; once for each family.")  # fmt: skip
 @click.option("--every", type=Duration(), default="10s", show_default=True, help="The period: each path once.")
@@ -55,7 +56,7 @@ LAST_POST = 1.0
 def probe(
     vantage: str,
     collector: str,
-    targets: Path,
+    targets: str,
     sources: tuple[str, ...],
     asn: Path | None,
     token_file: Path | None,
@@ -67,13 +68,17 @@ def probe(
     """
     try:
         plan = Plan(sending.name(vantage, "--vantage"), rest["every"], rest["timeout"],
-                    per_address=rest["per_address"], ceiling=rest["ceiling"])  # fmt: skip
-        method: Method = rest["method"]
-        whom = labelled(load(targets, method), (embedded() if asn is None else load_table(asn)).lookup)
-        speech = voice.voice(rest["key_file"], rest["port"], rest["http_time"])
+                    per_address=rest["per_address"], ceiling=rest["ceiling"], per_network=rest["per_network"])  # fmt: skip
+        if targets == targeting.COLLECTOR and (collector == "-" or rest["once"]):
+            raise click.BadParameter("a collector has to be there, and --once is over too soon", param_hint="--targets")
+        token, told = sending.token(token_file), targeting.about(rest["about"])
+        speech = voice.voice(rest["key_file"], rest["port"], rest["http_time"], told)
         origins = [voice.source(text) for text in sources]
-        session = _Session(plan, origins, whom, speech, collector, sending.token(token_file))
-        asyncio.run(session.run(rest["duration"], rest["once"]))
+        table = embedded() if asn is None else load_table(asn)
+        whom = targeting.Whom(targets, rest["opt_out"], rest["method"], table, (collector, token, rest["networks"]))
+        session = _Session(plan, origins, whom, speech, collector, token)
+        pages = targeting.pages(rest["about_listen"], told)
+        asyncio.run(session.run(rest["duration"], rest["once"], pages, page(plan, origins, told)))
     except EdgednsError as error:
         raise click.ClickException(str(error)) from None
 
@@ -82,11 +87,11 @@ class _Session:
     """One run: the agent, its way to the collector, and a line on the console each period."""
 
     def __init__(
-        self, plan: Plan, sources: list[Source], targets: tuple[Target, ...], speech: Voice, collector: str, token: str
+        self, plan: Plan, sources: list[Source], whom: targeting.Whom, speech: Voice, collector: str, token: str
     ) -> None:
         self.plan = plan
         self.sources = sources
-        self.targets = targets
+        self.whom = whom
         self.speech = speech
         self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, self.say)
         self.collector, self.token = collector, token
@@ -97,14 +102,21 @@ class _Session:
         with contextlib.suppress(OSError):
             print(f"{time.strftime('%H:%M:%S')} {self.plan.vantage}: {text}", file=sys.stderr, flush=True)
 
-    async def run(self, duration: float | None, once: bool) -> None:
+    async def run(self, duration: float | None, once: bool, pages: list[Address], text: str) -> None:
+        """Until a signal, with the text served at these places."""
+        async with targeting.telling(pages, text):
+            await self._run(duration, once)
+
+    async def _run(self, duration: float | None, once: bool) -> None:
         stopped = sending.stop_signals()
         agent = Agent(
-            self.plan, self.sources, self.targets, self._take, time.time, Random(), self.speech, self._take_landing
-        )
+            self.plan, self.sources, self.whom.targets, self._take, time.time, Random(), self.speech, self._take_landing,
+            self.whom.never,
+        )  # fmt: skip
         self._greet(agent)
         agent.start(rounds=1 if once else None)
-        running = [asyncio.create_task(self._tell(agent))]
+        beside = [self._tell(agent), *self.whom.followers(agent, self.say)]
+        running = [asyncio.create_task(one) for one in beside]
         if self.uplink is not None:
             running.append(asyncio.create_task(self.uplink.run()))
         if self.uplink is not None and not once:
@@ -136,9 +148,11 @@ class _Session:
             self.uplink.add(line)
 
     def _greet(self, agent: Agent) -> None:
-        self.say(f"{len(agent.paths)} paths to {len(self.targets) - agent.unreachable} targets, each every {agent.period:g} s")
+        self.say(f"{len(agent.paths)} paths to {agent.reached} targets, each every {agent.period:g} s")
         if agent.period > self.plan.every:
             self.say(f"that is longer than {self.plan.every:g} s, to keep --per-address and --ceiling")
+        if agent.turns > 1:
+            self.say(f"targets of a network take up to {agent.turns} turns, to keep --per-network")
         if agent.burst < self.plan.burst:
             self.say(f"probes of {agent.burst} packets instead of {self.plan.burst}, to keep --per-address")
         self.say(f"probing by {', '.join(agent.ways)}")

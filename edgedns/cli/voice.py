@@ -48,13 +48,14 @@ def source(text: str) -> Source:
     return found
 
 
-def voice(key_file: Path | None, port: int | None, http_time: HttpTime) -> Voice:
-    """As the options have it; an agent alone makes a key of its own, which nobody else ever sees."""
+def voice(key_file: Path | None, port: int | None, http_time: HttpTime, about: str = "") -> Voice:
+    """As the options have it; an agent alone makes a key of its own, which nobody else ever sees. `about`: whom to turn to."""
+    agent = f"edgedns-probe (+{about})" if about else "edgedns-probe"
     if key_file is None:
         if port is not None:
             raise click.BadParameter("a port is what a fleet shares, together with --key-file", param_hint="--port")
-        return Voice(secrets.token_bytes(32), http_time=http_time)
-    return Voice(_key(key_file), port or PORT, http_time=http_time)
+        return Voice(secrets.token_bytes(32), user_agent=agent, http_time=http_time, about=about)
+    return Voice(_key(key_file), port or PORT, user_agent=agent, http_time=http_time, about=about)
 
 
 def _key(file: Path) -> bytes:

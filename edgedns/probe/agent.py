@@ -134,6 +134,11 @@ class Agent:
         return self._sources
 
     @property
+    def reached(self) -> int:
+        """Targets that are probed."""
+        return len(self._paths.of_target)
+
+    @property
     def unreachable(self) -> int:
         """Targets of a family that no source has."""
         return self._paths.unreachable

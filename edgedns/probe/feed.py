@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -51,7 +51,13 @@ class Feed:
     """
 
     def __init__(
-        self, url: str, token: str, vantage: str, networks: int, take: Callable[[bytes], None], say: Callable[[str], None]
+        self,
+        url: str,
+        token: str,
+        vantage: str,
+        networks: int,
+        take: Callable[[bytes], Awaitable[None]],
+        say: Callable[[str], None],
     ) -> None:
         self.url = url.rstrip("/") + "/v1/targets"
         self._query = {"vantage": vantage, "networks": str(networks)}
@@ -77,30 +83,30 @@ class Feed:
             async with session.get(self.url, params=self._query, headers=known, allow_redirects=False) as reply:
                 body = await _body(reply)
                 if reply.status not in (200, 304):
-                    self._gone(f"it answers {reply.status}: {body[:200].decode('utf-8', 'replace')!a}")
+                    await self._gone(f"it answers {reply.status}: {body[:200].decode('utf-8', 'replace')!a}")
                     return
                 tag = reply.headers.get("ETag", "")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._gone(str(error) or type(error).__name__)
+            await self._gone(str(error) or type(error).__name__)
             return
         if self._away:
             self._away = False
             self._say("collector is back and gives targets")
         self._confirmed_at = time.monotonic()
         if reply.status == 200:
-            self._hand_over(body, tag)
+            await self._hand_over(body, tag)
 
-    def _hand_over(self, body: bytes, tag: str) -> None:
+    async def _hand_over(self, body: bytes, tag: str) -> None:
         self._tag, self._empty = tag, not body
-        self._take(body)
+        await self._take(body)
 
-    def _gone(self, why: str) -> None:
+    async def _gone(self, why: str) -> None:
         if not self._away:
             self._away = True
             self._say(f"collector at {self.url} gives no targets: {why}")
         if not self._empty and time.monotonic() - self._confirmed_at >= CONFIRMED_FOR:
             self._say(f"nobody has confirmed the targets for {CONFIRMED_FOR / 60:.0f} minutes: they are let go")
-            self._hand_over(b"", "")
+            await self._hand_over(b"", "")
 
 
 async def _body(reply: aiohttp.ClientResponse) -> bytes:

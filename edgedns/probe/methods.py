@@ -22,7 +22,7 @@ class Voice:
 
     `port` is the fleet's: the source port of UDP, one above that of DNS, and the identifier of ICMP, so that replies which
     anycast takes to another agent find a socket there. 0: whatever is free. `dns_zone` is where names of DNS probes lie,
-    `user_agent` and `http_time` belong to HTTP.
+    `user_agent` and `http_time` belong to HTTP. `about` is whom to turn to, said by UDP and ICMP.
     """
 
     key: bytes
@@ -30,6 +30,7 @@ class Voice:
     dns_zone: str = "edgedns-probe.invalid"
     user_agent: str = "edgedns-probe"
     http_time: HttpTime = "connect"
+    about: str = ""
 
 
 def open_line(method: Method, source: Source, vantage: str, voice: Voice, on_foreign: OnForeign | None = None) -> Line:
@@ -49,7 +50,7 @@ def open_line(method: Method, source: Source, vantage: str, voice: Voice, on_for
 
 
 def _datagrams(method: Method, source: Source, vantage: str, voice: Voice) -> tuple[socket.socket, Format, str]:
-    echo = Echo(voice.key, vantage, source.provider)
+    echo = Echo(voice.key, vantage, source.provider, "" if method == "dns" else voice.about)
     if method == "icmp":
         icmp = open_icmp(source, voice.port)
         identifier = voice.port or int.from_bytes(voice.key[:2])
