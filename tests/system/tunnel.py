@@ -137,6 +137,8 @@ class Tunnel:
 
     def _answer(self, fd: int, octets: bytes) -> None:
         packet, device = parse(octets), self.devices[fd]
+        if ip_address(packet.target).is_multicast:  # the kernel's own, on a new device
+            return
         self.seen.append((device, packet))
         for reply in self.answer(device, packet):
             os.write(fd, packed(reply))
