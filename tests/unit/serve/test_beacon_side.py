@@ -14,7 +14,9 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from openapi_check import mismatch
 
+from edgedns.config import Address
 from edgedns.serve import beacon
+from edgedns.serve.admin import start
 from edgedns.serve.beacon import OPENAPI, REPORT_LIMIT, Terms, make_app, networks
 from edgedns.serve.guard import Refused
 
@@ -164,6 +166,22 @@ def test_a_slow_body_is_not_waited_for(taken: Taken, monkeypatch: pytest.MonkeyP
             return reply.status
 
     assert asyncio.run(run()) == 408
+
+
+def test_what_is_no_http_fills_no_log(taken: Taken, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> bytes:
+        runner, address = await start(make_app(TERMS, taken.take), beacon.listen(Address("127.0.0.1", 0)))
+        try:
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Odd: \x00\r\n\r\n")
+            reply = await reader.read()
+            writer.close()
+            return reply
+        finally:
+            await runner.cleanup()
+
+    assert asyncio.run(run()).startswith(b"HTTP/1.0 400")
+    assert caplog.records == []
 
 
 def test_healthz_and_description(taken: Taken) -> None:
