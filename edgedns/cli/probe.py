@@ -25,6 +25,7 @@ from edgedns.probe.errands import Errands
 from edgedns.probe.measure import METHODS
 from edgedns.probe.methods import Voice
 from edgedns.probe.source import Source
+from edgedns.probe.spool import Spool
 from edgedns.probe.uplink import Uplink
 from edgedns.steer.asn import embedded
 from edgedns.steer.asn import load as load_table
@@ -48,6 +49,10 @@ LAST_POST = 1.0
 @click.option("--asn", type=click.Path(path_type=Path), metavar="FILE",
               help="A table as for serve: which targets share a network.  [embedded]")  # fmt: skip
 @click.option("--token-file", type=click.Path(path_type=Path), help="Holds the collector's token; else EDGEDNS_TOKEN.")
+@click.option("--spool", type=click.Path(path_type=Path), metavar="DIR",
+              help="Keeps samples on disk while the collector is away.  [in memory]")  # fmt: skip
+@click.option("--spool-size", type=click.IntRange(1, 1 << 20), default=64, show_default=True, metavar="MB",
+              help="At most so much of it; the oldest samples are lost first.")  # fmt: skip
 @voice.key_option
 @voice.port_option
 @voice.http_option
@@ -76,7 +81,8 @@ def probe(
         origins = [voice.source(text) for text in sources]
         table = embedded() if asn is None else load_table(asn)
         whom = targeting.Whom(targets, rest["opt_out"], rest["method"], table, (collector, token, rest["networks"]))
-        session = _Session(plan, origins, whom, speech, collector, token)
+        kept = None if rest["spool"] is None else Spool(rest["spool"], rest["spool_size"] << 20)
+        session = _Session(plan, origins, whom, speech, collector, token, kept)
         pages = targeting.pages(rest["about_listen"], told)
         asyncio.run(session.run(rest["duration"], rest["once"], pages, page(plan, origins, told)))
     except EdgednsError as error:
@@ -87,13 +93,14 @@ class _Session:
     """One run: the agent, its way to the collector, and a line on the console each period."""
 
     def __init__(
-        self, plan: Plan, sources: list[Source], whom: targeting.Whom, speech: Voice, collector: str, token: str
-    ) -> None:
+        self, plan: Plan, sources: list[Source], whom: targeting.Whom, speech: Voice, collector: str, token: str,
+        spool: Spool | None,
+    ) -> None:  # fmt: skip
         self.plan = plan
         self.sources = sources
         self.whom = whom
         self.speech = speech
-        self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, self.say)
+        self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, self.say, spool=spool)
         self.collector, self.token = collector, token
         self.errands: Errands | None = None
         self.rtts: list[float] = []
@@ -160,6 +167,8 @@ class _Session:
             self.say(f"listening at port {self.speech.port} for what other agents' probes bring here")
         for why in agent.deaf:
             self.say(f"not everything that lands here will be heard: {why}")
+        if self.uplink is not None and self.uplink.backlog:
+            self.say(f"{self.uplink.backlog} samples are kept from before")
         if agent.unreachable:
             self.say(f"{agent.unreachable} targets are left out: no --source has their endpoint's address family")
 
@@ -185,6 +194,8 @@ class _Session:
             parts.append(f"{self.uplink.accepted} accepted, {self.uplink.backlog} waiting")
             if self.uplink.dropped:
                 parts.append(f"{self.uplink.dropped} dropped")
+            if self.uplink.expired:
+                parts.append(f"{self.uplink.expired} too old to send")
         if self.errands is not None and self.errands.done.asked:
             done = self.errands.done
             parts.append(f"{done.asked} asked for since the start: {done.begun} begun, {done.known} under way already, "
