@@ -29,6 +29,7 @@ from edgedns.metrics import Family
 from edgedns.model import Override, Prefix
 from edgedns.serve import admin
 from edgedns.serve.loads import parse_loads
+from edgedns.serve.senders import Sender
 from edgedns.serve.workers import Workers
 from edgedns.steer.rows import key_of, level_of
 from edgedns.web.pages import Sources
@@ -65,8 +66,8 @@ def make_services(
     async def explained(question: admin.Question) -> dict[str, Any]:
         return await call(explain_now, control, question, time.time())
 
-    async def samples(body: bytes) -> dict[str, Any]:
-        outcome = await call(control.ingest, body, time.time())
+    async def samples(body: bytes, sender: Sender) -> dict[str, Any]:
+        outcome = await call(control.ingest, body, time.time(), sender.vantage, sender.ahead)
         learning.answered.take(outcome)
         await call(wishing.after, outcome, time.time())
         return outcome.reply()
