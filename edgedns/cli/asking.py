@@ -84,7 +84,7 @@ def _followed(remote: Remote, told: dict[str, Any], live: Live | None = None) ->
 
 def _heading(whom: str, told: Mapping[str, Any]) -> str:
     network = told.get("network") or {}
-    owner = ", ".join(str(part) for part in (network.get("network"), network.get("as_name")) if part)
+    owner = ", ".join(str(part) for part in (network.get("text"), network.get("as_name")) if part)
     return (whom if whom == told["address"] else f"{whom} ({told['address']})") + (f": {owner}" if owner else "")
 
 

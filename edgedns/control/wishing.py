@@ -46,11 +46,13 @@ class Wishing:
         self, address: str, method: str, rounds: int, about: Mapping[str, Any], bars: Callable[[bytes], bool], now: float
     ) -> dict[str, Any]:
         """A person's question to every vantage that asks for work; QuestionRefused says why not. `bars`: who opted out."""
+        sources = {name: self.wanted.vantages[name].sources for name in self.wanted.present(now)}
+        if not sources:
+            raise QuestionRefused("no vantage is connected: is `edgedns probe --collector` running anywhere?")
         if bars(ip_address(address).packed):
             raise QuestionRefused(f"{address} is on the opt-out list")
         if not self._allows(address):
             raise QuestionRefused(f"{address} is nobody's network by the special-purpose registries, and no target")
-        sources = {name: self.wanted.vantages[name].sources for name in self.wanted.present(now)}
         return self.questions.ask(address, method, rounds, sources, about, now)
 
     def _allows(self, address: str) -> bool:
