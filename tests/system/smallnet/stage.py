@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -12,15 +13,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from internet import pids, run
 
+from . import caches
 from .globe import POPS, PROVIDERS, SERVER, Arm, Way, World, write_rules, write_targets
 from .scenario import Scenario
 
 HERE = Path(__file__).parent
-TOOLS = ("ip", "gcc", "dig")
+TOOLS = ("ip", "gcc", "dig", "curl", "unbound", "setpriv")
 MILLION = 1_000_000
+PREFIX = "small"
 EDGE, HQ = "edge", "hq"
 POP_ADDRESS = {pop: f"198.51.100.{200 + i}" for i, pop in enumerate(POPS)}
 SITE = {pop: 300 + i for i, pop in enumerate(POPS)} | {HQ: 310}
@@ -75,7 +79,10 @@ class Router:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
-        self._process.wait(10)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            _kill(self._process)
         self._process.stdout.close()
 
 
@@ -102,7 +109,7 @@ class Stage:
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.prefix = f"small{os.getpid()}"
+        self.prefix = f"{PREFIX}{os.getpid()}"
         self.made: list[str] = []
         self.router = Router(self.folder)
 
@@ -180,8 +187,8 @@ class Stage:
         run(*self.command(name, *command))
 
     def command(self, name: str, *command: str) -> list[str]:
-        """A command as it is run in a namespace."""
-        return ["nsenter", f"--net=/var/run/netns/{self.prefix}-{name}", "--", *command]
+        """A command as it is run in a namespace; it ends with us, even if we are killed."""
+        return ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/var/run/netns/{self.prefix}-{name}", "--", *command]
 
     def start(self, role: str, name: str, *command: str) -> None:
         with (self.folder / f"{role}.log").open("ab") as log:
@@ -207,6 +214,9 @@ class Stage:
         raise AssertionError(f"the server does not answer:\n{self.log('server')}")
 
     def start_agents(self) -> None:
+        """They share a key, so that each tells of the replies to others that land at its PoP."""
+        key = self.folder / "fleet-key"
+        key.write_text("5e" * 32)
         for pop in POPS:
             sources = [
                 f"--source={provider.name}={address}"
@@ -216,19 +226,30 @@ class Stage:
             ]
             agent = [sys.executable, "-m", "edgedns", "probe", f"--vantage={pop}", f"--collector={COLLECTOR}"]
             whom = [f"--targets={self.folder / 'targets.jsonl'}", f"--asn={self.folder / 'asn.tsv'}", f"--every={self.every}"]
-            self.start(f"agent-{pop}", pop, *agent, *whom, *sources)
+            self.start(f"agent-{pop}", pop, *agent, *whom, f"--key-file={key}", *sources)
 
-    def start_watcher(self, lasts: float) -> Path:
-        out = self.folder / "answers.csv"
-        words = (SERVER, len(self.world.networks), lasts, out, *self.families)
-        self.start("watcher", EDGE, sys.executable, str(HERE / "watcher.py"), *map(str, words))
+    def start_watcher(self, role: str, server: str, networks: Sequence[int], lasts: float) -> Path:
+        out = self.folder / f"{role}.csv"
+        words = (server, ",".join(map(str, networks)), lasts, out, *self.families)
+        self.start(role, EDGE, sys.executable, str(HERE / "watcher.py"), *map(str, words))
         return out
 
-    def play(self, scenario: Scenario) -> float:
-        """Let it warm up and happen; gives the Unix time at which it began to happen."""
+    def start_caches(self, networks: Sequence[int]) -> None:
+        for number in networks:
+            self.start(f"cache-{number}", EDGE, *caches.command(self.folder / f"cache{number}", self.world.networks[number]))
+
+    def play(self, scenario: Scenario, cached: Sequence[int] = ()) -> float:
+        """Let it warm up and happen; gives the Unix time at which it began to happen.
+
+        What every network's client is told is in `answers.csv`, what the resolvers of some say in `cached.csv`.
+        """
         self.start_server()
         self.start_agents()
-        out = self.start_watcher(scenario.warm + scenario.lasts)
+        self.start_caches(cached)
+        lasts = scenario.warm + scenario.lasts
+        out = self.start_watcher("answers", SERVER, range(len(self.world.networks)), lasts)
+        if cached:
+            self.start_watcher("cached", f"198.18.{{}}.{caches.HOST}", cached, lasts)
         start = _first_line_at(out) + scenario.warm
         before: dict[Arm, Way] = self.world.paths
         for turn in scenario.turns:
@@ -239,7 +260,8 @@ class Stage:
             machine = scenario.events[turn.event].machine
             if machine:
                 self._turn_machine(*machine, turn.begins)
-        self.running["watcher"].wait(start + scenario.lasts - time.time() + 30)
+        for role in ("answers", "cached")[: 1 + bool(cached)]:
+            self.running[role].wait(start + scenario.lasts - time.time() + 30)
         return start
 
     def _turn_machine(self, what: str, which: str, begins: bool) -> None:
@@ -260,30 +282,49 @@ class Stage:
         )  # fmt: skip
         return done.stdout
 
+    def ask_collector(self, path: str) -> Any:
+        """What the admin side answers to a GET, as JSON."""
+        done = subprocess.run(self.command(HQ, "curl", "-sS", COLLECTOR + path), capture_output=True, timeout=20, check=True)
+        return json.loads(done.stdout)
+
     def log(self, role: str) -> str:
         path = self.folder / f"{role}.log"
         return path.read_text(errors="replace")[-3000:] if path.exists() else ""
 
     def close(self) -> None:
-        for process in self.running.values():
-            _kill(process)
-        for name in self.made:
-            for pid in pids(f"{self.prefix}-{name}"):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        self.router.stop()
-        for name in self.made:
-            run("ip", "netns", "del", f"{self.prefix}-{name}")
+        with contextlib.ExitStack() as last:  # each of them, whatever goes wrong with another
+            for name in self.made:
+                last.callback(_remove, f"{self.prefix}-{name}")
+            last.callback(self.router.stop)
+            for process in self.running.values():
+                last.callback(_kill, process)
 
 
 @contextlib.contextmanager
 def stage(world: World, folder: Path, families: tuple[int, ...] = (4,), every: str = "10s") -> Iterator[Stage]:
+    sweep()
     made = Stage(world, folder, families, every)
     try:
         made.build()
         yield made
     finally:
         made.close()
+
+
+def sweep() -> None:
+    """Remove what runs left behind that were killed: theirs are the namespaces named by a process that is no more."""
+    for path in Path("/var/run/netns").glob(f"{PREFIX}*-*"):
+        owner = path.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            with contextlib.suppress(AssertionError):  # another run sweeps as well
+                _remove(path.name)
+
+
+def _remove(namespace: str) -> None:
+    for pid in pids(namespace):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    run("ip", "netns", "del", namespace)
 
 
 def _first_line_at(path: Path) -> float:
@@ -296,6 +337,6 @@ def _first_line_at(path: Path) -> float:
     raise AssertionError("the watcher got no answers")
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[Any]) -> None:
     process.kill()
     process.wait(10)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,16 @@ class Answer(NamedTuple):
     provider: int
 
 
+class Moved(NamedTuple):
+    """Since when (as in Answer) a network's replies to `sent_by` land elsewhere."""
+
+    at: float
+    network: str
+    provider: str
+    sent_by: list[str]
+    lands_at: str
+
+
 def read(path: Path, start: float) -> list[Answer]:
     """What the watcher wrote, with times as the scenario counts them."""
     found = []
@@ -38,16 +49,22 @@ def read(path: Path, start: float) -> list[Answer]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a scenario came to; `log` is the server's."""
+    """What a scenario came to; `log` is the server's, `moved` what the collector knows of catchments.
+
+    `answers` are the server's, `cached` those of resolvers that honour the TTL.
+    """
 
     scenario: Scenario
     world: World
     answers: list[Answer]
     log: str = ""
+    moved: list[Moved] = field(default_factory=list)
+    cached: list[Answer] = field(default_factory=list)
 
     def summary(self) -> dict[str, object]:
         """For people: seconds to the last wrong answer, switches, mean RTTs."""
         wrong = list(self.last_wrong(0.0, self.scenario.lasts).values()) or [0.0]
+        kept = self.last_wrong(0.0, self.scenario.lasts, self.cached)
         return {
             "networks": len(self.world.networks),
             "answers": len(self.answers),
@@ -56,6 +73,8 @@ class Verdict:
             "switches": sum(self.switches().values()),
             "most_switches": max(self.switches().values(), default=0),
             "mean_ms": {name: round(cost, 1) for name, cost in self.costs().items()},
+            "cached_last_wrong_s": {number: round(at, 1) for number, at in kept.items()},
+            "kept_longest_s": round(self.kept_longest(), 1),
         }
 
     def cost_of(self, answer: Answer) -> float:
@@ -72,13 +91,24 @@ class Verdict:
     def is_wrong(self, answer: Answer) -> bool:
         return answer.provider < 0 or self.cost_of(answer) > self.best(answer) + FAR
 
-    def last_wrong(self, since: float, until: float) -> dict[int, float]:
+    def last_wrong(self, since: float, until: float, answers: list[Answer] | None = None) -> dict[int, float]:
         """Network -> seconds from `since` to its last wrong answer before `until`; those with none are left out."""
         found: dict[int, float] = {}
-        for answer in self.answers:
+        for answer in self.answers if answers is None else answers:
             if since <= answer.at < until and self.is_wrong(answer):
                 found[answer.network] = answer.at - since
         return found
+
+    def kept_longest(self) -> float:
+        """The most seconds that a resolver went on giving a wrong provider after the server had given it for the last time."""
+        longest, given = 0.0, defaultdict(list)
+        for answer in self.answers:
+            given[answer[1:]].append(answer.at)
+        for answer in self.cached:
+            if answer.at >= 0 and self.is_wrong(answer):
+                times = given[answer[1:]]
+                longest = max(longest, answer.at - times[bisect_right(times, answer.at) - 1] if times else np.inf)
+        return longest
 
     def empty(self) -> int:
         return sum(answer.provider < 0 for answer in self.answers)
@@ -110,10 +140,26 @@ class Verdict:
         }
 
 
+def hit(scenario: Scenario, world: World) -> list[int]:
+    """The networks whose best provider is wrong for them at some time of it."""
+    found = set()
+    for family in scenario.families:
+        for network in world.networks:
+            arms = [Arm(network.number, number, family) for number in range(len(PROVIDERS))]
+            best = min((arm for arm in arms if arm in world.paths), key=lambda arm: world.paths[arm].rtt)
+            away = [scenario.paths(world, turn.at)[best] for turn in scenario.turns]
+            if any(path.dead or path.rtt > world.paths[best].rtt + FAR for path in away):
+                found.add(network.number)
+    return sorted(found)
+
+
 def draw(verdict: Verdict, path: Path) -> None:
     """Answers by provider over time, and what they cost beside anycast, the best static provider and the oracle."""
+    import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams["svg.fonttype"] = "none"
+    matplotlib.rcParams["svg.hashsalt"] = "small Internet"
     figure = Figure(figsize=(9.0, 5.0), layout="constrained")
     shares, costs = figure.subplots(2, 1, sharex=True)
     seconds = np.array([answer.at for answer in verdict.answers])
@@ -134,7 +180,7 @@ def draw(verdict: Verdict, path: Path) -> None:
     for turn in verdict.scenario.turns:
         for axes in (shares, costs):
             axes.axvline(turn.at, color="#444444", linewidth=0.8, linestyle=":")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def _lines(verdict: Verdict) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
-"""Asks as clients of every network do, twice a second: watcher.py SERVER NETWORKS SECONDS OUT FAMILY ...
+"""Asks as clients of networks do, twice a second: watcher.py SERVER NETWORKS SECONDS OUT FAMILY ...
 
-Each network's client has an address of its own and asks without a client subnet. A line an answer: Unix time, network, family,
-addresses (with `+` between them; nothing where none came, or not in time). The first line says when it began.
+Each network's client has an address of its own and asks without a client subnet. NETWORKS are numbers with commas between; `{}`
+in SERVER is the network's. A line an answer: Unix time, network, family, addresses (with `+` between them; nothing where none
+came, or not in time). The first line says when it began.
 """
 
 from __future__ import annotations
@@ -28,31 +29,37 @@ def addresses(reply: bytes) -> list[str]:
     return found
 
 
-def main(server: str, networks: int, seconds: float, out: str, families: list[int]) -> None:
+def client(number: int, server: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((f"198.18.{number}.99", 0))
+    sock.connect((server.format(number), 53))
+    sock.setblocking(False)
+    return sock
+
+
+def main(server: str, networks: list[int], seconds: float, out: str, families: list[int]) -> None:
     chosen = selectors.DefaultSelector()
-    clients = []
-    for number in range(networks):
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind((f"198.18.{number}.99", 0))
-        sock.connect((server, 53))
-        sock.setblocking(False)
+    clients = {number: client(number, server) for number in networks}
+    for number, sock in clients.items():
         chosen.register(sock, selectors.EVENT_READ, number)
-        clients.append(sock)
     asked: dict[tuple[int, int], float] = {}  # (network, id) -> when
-    start, turn, asks = time.time(), 0, networks * len(families)
+    start, turn, asks = time.time(), 0, len(networks) * len(families)
     with open(out, "w") as file:
         file.write(f"{start:.4f},,,\n")
         file.flush()
         while (now := time.time()) < start + seconds + PATIENCE:
             while start + EVERY * turn / asks <= min(now, start + seconds):
-                number, family = turn % asks // len(families), families[turn % len(families)]
+                number, family = networks[turn % asks // len(families)], families[turn % len(families)]
                 identity = turn & 0xFFFE | (family == 6)
                 packet = struct.pack("!6H", identity, 0x0100, 1, 0, 0, 0) + NAME + struct.pack("!2H", TYPES[family], 1)
                 asked[number, identity] = now
                 clients[number].send(packet)
                 turn += 1
             for key, _ in chosen.select(EVERY / asks):
-                reply = clients[key.data].recv(4096)
+                try:
+                    reply = clients[key.data].recv(4096)
+                except ConnectionRefusedError:  # nobody listens there yet
+                    continue
                 identity = struct.unpack_from("!H", reply)[0]
                 if asked.pop((key.data, identity), None) is not None:
                     file.write(f"{time.time():.4f},{key.data},{6 if identity & 1 else 4},{'+'.join(addresses(reply))}\n")
@@ -63,4 +70,5 @@ def main(server: str, networks: int, seconds: float, out: str, families: list[in
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4], [int(word) for word in sys.argv[5:]])
+    numbers = [int(word) for word in sys.argv[2].split(",")]
+    main(sys.argv[1], numbers, float(sys.argv[3]), sys.argv[4], [int(word) for word in sys.argv[5:]])
