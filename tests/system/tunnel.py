@@ -21,7 +21,7 @@ from edgedns.probe.wire import checksum
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 NOBODY = 65534
-_PATH = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
+ENVIRON = {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
 
 
 class Packet(NamedTuple):
@@ -98,8 +98,9 @@ class Tunnel:
         """One more way out, a default route for those that ask for it."""
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         self.devices[fd] = device
-        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", device.encode(), IFF_TUN | IFF_NO_PI))
-        run("ip", "link", "set", device, "netns", self.namespace)
+        outside = f"t{os.getpid() % 100_000}-{device}"
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", outside.encode(), IFF_TUN | IFF_NO_PI))
+        run("ip", "link", "set", outside, "netns", self.namespace, "name", device)
         for address in addresses:
             run("ip", "-n", self.namespace, "addr", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
         run("ip", "-n", self.namespace, "link", "set", device, "up")
@@ -117,13 +118,20 @@ class Tunnel:
     def command(self, *words: str) -> list[str]:
         return ["nsenter", f"--net=/var/run/netns/{self.namespace}", "--", *words]
 
-    def run(self, *words: str, capabilities: str = "", root: bool = False) -> subprocess.CompletedProcess[str]:
-        """A command inside, as nobody, with these capabilities at most; or as root."""
+    def as_nobody(self, *words: str, capabilities: str = "") -> list[str]:
+        """A command inside, as nobody, with these capabilities at most."""
         only = f"-all,{capabilities}" if capabilities else "-all"
         drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", f"--bounding-set={only}"]
-        drop += [f"--inh-caps={only}", f"--ambient-caps={only}"]
-        command = self.command(*([] if root else drop), *words)
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=_PATH, check=False, cwd="/")
+        return self.command(*drop, f"--inh-caps={only}", f"--ambient-caps={only}", *words)
+
+    def run(self, *words: str, capabilities: str = "") -> subprocess.CompletedProcess[str]:
+        """Run it to the end."""
+        command = self.as_nobody(*words, capabilities=capabilities)
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRON, check=False, cwd="/")
+
+    def inject(self, packet: Packet) -> None:
+        """A packet comes in, by the first device."""
+        os.write(next(iter(self.devices)), packed(packet))
 
     def serve(self, ended: int) -> None:
         """Answer packets until something comes at `ended`."""
@@ -149,9 +157,9 @@ class Tunnel:
 
 
 @contextlib.contextmanager
-def tunnel(devices: dict[str, Sequence[str]], answer: Answer = echo) -> Iterator[Tunnel]:
+def tunnel(devices: dict[str, Sequence[str]], answer: Answer = echo, name: str = "tun") -> Iterator[Tunnel]:
     """A machine with these devices and their addresses, for the length of a `with`."""
-    made = Tunnel(f"edgedns-tun-{os.getpid()}", answer)
+    made = Tunnel(f"edgedns-{name}-{os.getpid()}", answer)
     run("ip", "netns", "add", made.namespace)
     stop, ended = os.pipe()
     try:
