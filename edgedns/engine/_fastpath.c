@@ -38,7 +38,8 @@ enum { T_TXT = 16, T_OPT = 41, T_DS = 43, T_NXNAME = 128, T_IXFR = 251, T_AXFR, 
 enum { NSID = 3, SUBNET = 8, COOKIE = 10, KEEPALIVE = 11, EXTENDED_ERROR = 15 };
 enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16, BADCOOKIE = 23, LOOK_UP = -1 };
 enum { PROHIBITED = 18, NOT_AUTHORITATIVE = 20, NOT_SUPPORTED = 21, INVALID_QUERY_TYPE = 30, NO_ERROR = -1 };
-enum { SILENCE = 0, HAND_BACK = -1, PLANNED = 1 };
+enum { SILENCE = 0, HAND_BACK = -1 };
+enum { MARKS_EACH = 4 }; /* of a reply */
 static const uint32_t NONE = 0xFFFFFFFFu, BIT31 = 0x80000000u;
 
 /* ---- spans, cursors, sinks ----------------------------------------------------------------------------------------------- */
@@ -182,11 +183,31 @@ typedef struct {
     uint8_t octets[16];
 } key;
 
-/* What is read of a packet and of whom, and how far its steering is. `subnet` is the option's content, empty without one. */
+/* What is to be said. */
+typedef struct {
+    unsigned flags;
+    int rcode;
+    int error;         /* extended, or NO_ERROR */
+    unsigned scope;
+    uint32_t tail;     /* number of a prebuilt tail, or NONE */
+    span records;      /* a provider's, behind the tail; each is owned by the name at `owner` */
+    uint32_t record_count, owner;
+    span text;         /* of a CHAOS TXT record */
+    bool chaos;
+    uint32_t requests, responses;
+    uint32_t answered, network; /* counter cell of a steered answer and the network that asked, or NONE */
+} plan;
+
+/* How far a packet is: not answered at all; for Python; all is known; its name is looked for; that was found; it is steered. */
+enum { SILENT_ONE, UNKNOWN, SETTLED, LOOKING, FOUND, STEERED };
+
+/* What is read of a packet and of whom, and what is known of the answer. `subnet` is the option's content, empty without one. */
 typedef struct {
     const world *w;
     span packet, client;
     double now;
+    int state;
+    plan said;
     bool tcp, broken; /* broken: a section is not of the form that it should have; hand back */
     bool edns, dnssec_ok, nsid, keepalive;
     unsigned payload, version, type, klass;
@@ -194,7 +215,8 @@ typedef struct {
     size_t end; /* of the question, HEADER where there is none */
     size_t name_size;
     unsigned labels;           /* the root not counted */
-    bool steered;
+    uint32_t zone, hash, node, outcome; /* `hash` is of the name from label `first` on: no longer one is in the zone */
+    unsigned first;
     uint32_t ttl_family, without; /* of the slot; the tail that says that there is nothing, or NONE */
     uint32_t first_rule, rules;   /* of the slot's policy */
     size_t cells;                 /* where the policy's row of cells begins */
@@ -236,6 +258,12 @@ static span slice(query *q, const table *from, size_t at, size_t size)
         return (span){(const uint8_t *)from->at + at, size};
     q->broken = true;
     return (span){(const uint8_t *)from->at, 0};
+}
+
+static void prefetch(const table *from, size_t at, size_t width)
+{
+    if (at < from->count)
+        __builtin_prefetch((const uint8_t *)from->at + at * width);
 }
 
 static span whole(const table *from) { return (span){from->at, from->count}; }
@@ -508,20 +536,6 @@ static int read_packet(query *q)
 
 /* ---- what is to be said -------------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    unsigned flags;
-    int rcode;
-    int error;         /* extended, or NO_ERROR */
-    unsigned scope;
-    uint32_t tail;     /* number of a prebuilt tail, or NONE */
-    span records;      /* a provider's, behind the tail; each is owned by the name at `owner` */
-    uint32_t record_count, owner;
-    span text;         /* of a CHAOS TXT record */
-    bool chaos;
-    uint32_t requests, responses;
-    uint32_t answered, network; /* counter cell of a steered answer and the network that asked, or NONE */
-} plan;
-
 static plan refusal(const world *w, int rcode, int error)
 {
     return (plan){
@@ -592,17 +606,17 @@ static uint32_t find_zone(query *q)
     return own;
 }
 
-static uint32_t find_node(query *q, uint32_t zone, span name)
+static uint32_t find_node(query *q, uint32_t hash, span name)
 {
     const world *w = q->w;
     size_t mask = w->hash.count - 1;
-    size_t at = crc32(name, zone) & mask;
+    size_t at = hash & mask;
     for (size_t tries = 0; tries <= mask; tries++, at = (at + 1) & mask) {
         uint32_t entry = word(q, &w->hash, at);
         if (!entry)
             return NONE;
         size_t row = (size_t)(entry - 1) * NODE;
-        if (word(q, &w->node, row + 1) != (name.size | zone << 16))
+        if (word(q, &w->node, row + 1) != (name.size | q->zone << 16))
             continue;
         if (same(slice(q, &w->blob, word(q, &w->node, row), name.size), name))
             return entry - 1;
@@ -610,9 +624,9 @@ static uint32_t find_node(query *q, uint32_t zone, span name)
     return NONE;
 }
 
-static uint32_t outcome_of(query *q, uint32_t node)
+static uint32_t outcome_of(query *q)
 {
-    size_t row = (size_t)node * NODE;
+    size_t row = (size_t)q->node * NODE;
     size_t first = word(q, &q->w->node, row + 4), count = word(q, &q->w->node, row + 5);
     for (size_t at = first; at < first + count && !q->broken; at++)
         if (word(q, &q->w->outcome, at * 2) == q->type)
@@ -621,20 +635,19 @@ static uint32_t outcome_of(query *q, uint32_t node)
 }
 
 /* The outcome for the name: its own node's, or what the closest encloser says (RFC 4592). */
-static uint32_t find_outcome(query *q, uint32_t zone, uint32_t *node)
+static uint32_t find_outcome(query *q)
 {
-    unsigned first = first_label(q, word(q, &q->w->zone, (size_t)zone * ZONE + 4));
-    for (unsigned at = first; at <= q->labels; at++) {
-        *node = find_node(q, zone, suffix(q, at));
-        if (*node == NONE)
+    for (unsigned at = q->first; at <= q->labels; at++) {
+        q->node = find_node(q, at == q->first ? q->hash : crc32(suffix(q, at), q->zone), suffix(q, at));
+        if (q->node == NONE)
             continue;
         if (at == 0)
-            return outcome_of(q, *node);
-        uint32_t below = word(q, &q->w->node, (size_t)*node * NODE + 6);
+            return outcome_of(q);
+        uint32_t below = word(q, &q->w->node, (size_t)q->node * NODE + 6);
         if (below == NONE || !(below & BIT31))
             return below;
-        *node = below & ~BIT31;
-        return outcome_of(q, *node);
+        q->node = below & ~BIT31;
+        return outcome_of(q);
     }
     return NONE;
 }
@@ -727,12 +740,6 @@ static size_t ranking_row(query *q, uint32_t column, uint32_t network)
     return (size_t)(fixed == NONE ? half(q, &q->w->ranking_of, (size_t)offset + network) : fixed) * RANKING;
 }
 
-static void prefetch(const table *from, size_t at, size_t width)
-{
-    if (at < from->count)
-        __builtin_prefetch((const uint8_t *)from->at + at * width);
-}
-
 /* Whether the answer goes by the client subnet, and not by the address of who asks. */
 static bool forwarded(const query *q) { return q->subnet.size > 2 && q->subnet.at[2] != 0; }
 
@@ -744,8 +751,7 @@ static size_t forwarded_address(const query *q, uint8_t octets[16])
     return q->subnet.at[1] == 1 ? 4 : 16;
 }
 
-/* Steering takes five stages, so that a batch can wait for memory together: each asks for what the next one reads.
- * First: the address that decides. */
+/* Steering, first: the address that decides. */
 static void aim(query *q, uint32_t slot, uint32_t without)
 {
     uint8_t given[16] = {0};
@@ -754,7 +760,7 @@ static void aim(query *q, uint32_t slot, uint32_t without)
         address = (span){given, forwarded_address(q, given)};
     const table *policies = &q->w->policy;
     size_t policy = (size_t)word(q, &q->w->slot, (size_t)slot * SLOT) * POLICY;
-    q->steered = true;
+    q->state = STEERED;
     q->ttl_family = word(q, &q->w->slot, (size_t)slot * SLOT + 1);
     q->without = without;
     q->first_rule = word(q, policies, policy);
@@ -815,10 +821,11 @@ static unsigned scope_of(query *q, bool split)
     return word(q, &q->w->cells, q->cells + atom_of(q, 6, given)) & 0xFF;
 }
 
-/* Fifth: what the rule's ranking for the network gives: records, or nothing, or SERVFAIL. */
-static void steer(query *q, plan *said)
+/* Last: what the rule's ranking for the network gives: records, or nothing, or SERVFAIL. */
+static void steer(query *q)
 {
     const world *w = q->w;
+    plan *said = &q->said;
     uint32_t providers = (uint32_t)w->n.providers;
     size_t ranking = ranking_row(q, q->column, q->network);
     unsigned down = half(q, &w->ranking, ranking), reason = half(q, &w->ranking, ranking + 1), target = providers;
@@ -847,90 +854,138 @@ static uint32_t of_tail(query *q, uint32_t tail, unsigned field) { return word(q
 
 enum { AT, OCTETS, AN_NS, AR, RCODE_AA, POINTER, POINTERS, TAIL_SLOT, OWNER, FIRST, LENGTH, CUT, CUTS };
 
-static void use_tail(query *q, plan *said, uint32_t tail)
+static void use_tail(query *q, uint32_t tail)
 {
     uint32_t rcode_aa = of_tail(q, tail, RCODE_AA);
-    said->tail = tail;
-    said->rcode = (int)(rcode_aa & 0xFF);
-    said->flags = rcode_aa >> 8 ? QR | AA : QR;
+    q->said.tail = tail;
+    q->said.rcode = (int)(rcode_aa & 0xFF);
+    /* RFC 1035 section 6.2: never authoritative to any class */
+    q->said.flags = rcode_aa >> 8 && q->klass != ANY_CLASS ? QR | AA : QR;
 }
 
-/* What a question in a zone of ours is answered; false where the reference path must speak. */
-static bool look_up(query *q, uint32_t zone, plan *said)
+/* Looking a name up and steering take stages, so that a batch can wait for memory together: each asks for what the next reads.
+ * First: where the name's node would be told of. */
+static void look_for(query *q, uint32_t zone)
 {
-    uint32_t node;
-    uint32_t outcome = find_outcome(q, zone, &node);
-    if (outcome == NONE || q->broken)
-        return false;
+    q->state = LOOKING;
+    q->zone = zone;
+    q->first = first_label(q, word(q, &q->w->zone, (size_t)zone * ZONE + 4));
+    q->hash = crc32(suffix(q, q->first), zone);
+    prefetch(&q->w->hash, q->hash & (q->w->hash.count - 1), 4);
+}
+
+/* Second: the node that is told of there, whether it is the one or not. */
+static void sight(query *q)
+{
+    uint32_t entry = word(q, &q->w->hash, q->hash & (q->w->hash.count - 1));
+    q->node = entry ? entry - 1 : 0;
+    prefetch(&q->w->node, (size_t)q->node * NODE, 4);
+}
+
+/* Third: its name, and its outcomes. */
+static void approach(query *q)
+{
+    size_t row = (size_t)q->node * NODE;
+    prefetch(&q->w->blob, word(q, &q->w->node, row), 1);
+    prefetch(&q->w->outcome, (size_t)word(q, &q->w->node, row + 4) * 2, 4);
+}
+
+/* Fourth: the outcome. What has none the reference path must speak of. */
+static void find(query *q)
+{
+    q->outcome = find_outcome(q);
+    q->state = q->outcome == NONE ? UNKNOWN : FOUND;
+    if (!(q->outcome & BIT31))
+        prefetch(&q->w->tail, (size_t)q->outcome * TAIL, 4);
+}
+
+/* Fifth: what it says. */
+static void settle(query *q)
+{
+    plan *said = &q->said;
     *said = (plan){
         .error = NO_ERROR, .answered = NONE, .network = NONE,
-        .requests = word(q, &q->w->zone, (size_t)zone * ZONE + 2),
-        .responses = word(q, &q->w->zone, (size_t)zone * ZONE + 3),
+        .requests = word(q, &q->w->zone, (size_t)q->zone * ZONE + 2),
+        .responses = word(q, &q->w->zone, (size_t)q->zone * ZONE + 3),
     };
-    if (outcome & BIT31) {
-        uint32_t nothing = word(q, &q->w->node, (size_t)node * NODE + 7);
-        use_tail(q, said, nothing);
+    q->state = SETTLED;
+    if (q->outcome & BIT31) {
+        uint32_t nothing = word(q, &q->w->node, (size_t)q->node * NODE + 7);
+        use_tail(q, nothing);
         said->tail = NONE;
         said->owner = AT_QNAME;
-        aim(q, outcome & ~BIT31, nothing);
-        return true;
+        aim(q, q->outcome & ~BIT31, nothing);
+        return;
     }
-    use_tail(q, said, outcome);
-    uint32_t slot = of_tail(q, outcome, TAIL_SLOT);
+    use_tail(q, q->outcome);
+    prefetch(&q->w->blob, of_tail(q, q->outcome, AT), 1);
+    uint32_t slot = of_tail(q, q->outcome, TAIL_SLOT);
     if (slot == NONE)
-        return true;
+        return;
     if (q->subnet.size) { /* RFC 7871 section 7.2.1: only the first link of a chain to a steered name */
-        use_tail(q, said, of_tail(q, outcome, FIRST));
-        return true;
+        use_tail(q, of_tail(q, q->outcome, FIRST));
+        return;
     }
-    said->owner = of_tail(q, outcome, OWNER);
+    said->owner = of_tail(q, q->outcome, OWNER);
     if (said->owner != AT_QNAME)
-        said->owner += (uint32_t)q->name_size - of_tail(q, outcome, LENGTH);
+        said->owner += (uint32_t)q->name_size - of_tail(q, q->outcome, LENGTH);
     aim(q, slot, NONE);
-    return true;
+}
+
+/* Let packets go through all stages together; each stage is for those of one state. */
+static void advance(query *asked, int count)
+{
+    static const struct {
+        int state;
+        void (*go)(query *);
+    } stages[] = {
+        {LOOKING, sight}, {LOOKING, approach}, {LOOKING, find}, {FOUND, settle},
+        {STEERED, descend}, {STEERED, locate}, {STEERED, meet},
+    };
+    for (size_t stage = 0; stage < sizeof stages / sizeof stages[0]; stage++)
+        for (int i = 0; i < count; i++)
+            if (asked[i].state == stages[stage].state)
+                stages[stage].go(&asked[i]);
 }
 
 /* What is answered whatever the zone holds; false: look the question up. */
-static bool by_type(const query *q, plan *said)
+static bool by_type(query *q)
 {
     if (q->type < T_NXNAME || q->type > T_MAILA)
         return false;
     if (q->type == T_AXFR || q->type == T_IXFR)
-        *said = refusal(q->w, REFUSED, PROHIBITED);
+        q->said = refusal(q->w, REFUSED, PROHIBITED);
     else if (q->type == T_NXNAME)
-        *said = refusal(q->w, FORMERR, INVALID_QUERY_TYPE);
+        q->said = refusal(q->w, FORMERR, INVALID_QUERY_TYPE);
     else if (q->type == T_MAILA || q->type == T_MAILB)
-        *said = refusal(q->w, NOTIMP, NOT_SUPPORTED);
+        q->said = refusal(q->w, NOTIMP, NOT_SUPPORTED);
     else
         return false;
     return true;
 }
 
-/* What a well-formed question is answered; false where the reference path must speak. */
-static bool answer_question(query *q, plan *said)
+/* What a well-formed question is answered, or that it is to be looked up. */
+static void begin_question(query *q)
 {
     if (q->klass == CH) {
-        *said = chaos(q);
-        return true;
+        q->said = chaos(q);
+        return;
     }
     uint32_t zone = q->klass == IN || q->klass == ANY_CLASS ? find_zone(q) : NONE;
     if (zone == NONE)
-        *said = refusal(q->w, REFUSED, NOT_AUTHORITATIVE);
-    else if (!by_type(q, said) && !look_up(q, zone, said))
-        return false;
-    if (q->klass == ANY_CLASS) /* RFC 1035 section 6.2: never authoritative */
-        said->flags &= ~(unsigned)AA;
-    return true;
+        q->said = refusal(q->w, REFUSED, NOT_AUTHORITATIVE);
+    else if (!by_type(q))
+        look_for(q, zone);
 }
 
 /* What a packet is answered that its form alone settles. */
-static plan reject(query *q, int rcode)
+static void reject(query *q, int rcode)
 {
     if (rcode == NOERROR && q->cookie.size > CLIENT_COOKIE && cookie_worth(q) == BAD)
         rcode = BADCOOKIE; /* RFC 7873 section 5.4 */
     q->subnet.size = q->name_size = 0;
     q->type = 0;
-    return refusal(q->w, rcode, rcode == NOTIMP ? NOT_SUPPORTED : NO_ERROR);
+    q->said = refusal(q->w, rcode, rcode == NOTIMP ? NOT_SUPPORTED : NO_ERROR);
 }
 
 static void put_option(sink *out, unsigned code, span content)
@@ -941,39 +996,39 @@ static void put_option(sink *out, unsigned code, span content)
 }
 
 /* How large the OPT record's options will be. */
-static size_t options_size(const query *q, const plan *said)
+static size_t options_size(const query *q)
 {
     return (q->nsid && q->w->nsid.count ? 4 + q->w->nsid.count : 0) + (q->subnet.size ? 4 + q->subnet.size : 0) +
-           (said->error == NO_ERROR ? 0 : 6) + (q->cookie.size ? 4 + FULL_COOKIE : 0) + (q->keepalive && q->tcp ? 6 : 0);
+           (q->said.error == NO_ERROR ? 0 : 6) + (q->cookie.size ? 4 + FULL_COOKIE : 0) + (q->keepalive && q->tcp ? 6 : 0);
 }
 
 /* Leave out the extended error, and NSID, of a reply without records that would be GROWTH longer than its query. dns.edns.modest */
-static void be_modest(query *q, plan *said, size_t question)
+static void be_modest(query *q, size_t question)
 {
     size_t room = q->packet.size + GROWTH - HEADER - question - OPT_FIXED;
-    if (options_size(q, said) > room)
-        said->error = NO_ERROR;
-    if (options_size(q, said) > room)
+    if (options_size(q) > room)
+        q->said.error = NO_ERROR;
+    if (options_size(q) > room)
         q->nsid = false;
 }
 
-/* The OPT record; its options in the order of answer.reply_options. */
-static void put_opt(query *q, const plan *said, sink *out)
+/* The OPT record; its options, of that size, in the order of answer.reply_options. */
+static void put_opt(query *q, size_t options, sink *out)
 {
-    put16(out, 0); /* the root, and the type's upper octet */
-    put8(out, T_OPT);
-    put16(out, UDP_PAYLOAD);
-    put16(out, ((unsigned)said->rcode >> 4) << 8);
-    put16(out, q->dnssec_ok ? DO << 8 : 0);
-    put16(out, (unsigned)options_size(q, said));
+    const plan *said = &q->said;
+    const uint8_t fixed[OPT_FIXED] = {
+        0, 0, T_OPT, UDP_PAYLOAD >> 8, UDP_PAYLOAD & 0xFF, (uint8_t)(said->rcode >> 4), 0, q->dnssec_ok ? DO : 0, 0,
+        (uint8_t)(options >> 8), (uint8_t)options,
+    };
+    put(out, (span){fixed, OPT_FIXED});
+    if (!options)
+        return;
     if (q->nsid && q->w->nsid.count)
         put_option(out, NSID, whole(&q->w->nsid));
     if (q->subnet.size >= 4) {
         put16(out, SUBNET);
         put16(out, (unsigned)q->subnet.size);
-        put16(out, q->subnet.at[1]);
-        put8(out, q->subnet.at[2]);
-        put8(out, said->scope);
+        put(out, (span){(const uint8_t[]){0, q->subnet.at[1], q->subnet.at[2], (uint8_t)said->scope}, 4});
         put(out, (span){q->subnet.at + 4, q->subnet.size - 4});
     }
     if (said->error != NO_ERROR)
@@ -1016,8 +1071,9 @@ static void put_chaos(const plan *said, sink *out)
 }
 
 /* How much of a tail `room` octets can hold: 0 asks for TC, unless the tail is empty. dns.message.fit */
-static size_t fit(query *q, const plan *said, size_t size, size_t room, unsigned *additional)
+static size_t fit(query *q, size_t size, size_t room, unsigned *additional)
 {
+    const plan *said = &q->said;
     if (size <= room)
         return size;
     size_t first = said->tail == NONE ? 0 : of_tail(q, said->tail, CUT);
@@ -1042,8 +1098,9 @@ static size_t reply_limit(const query *q)
 }
 
 /* The whole message into `out`. */
-static void put_reply(query *q, plan *said, sink *out)
+static void put_reply(query *q, sink *out)
 {
+    const plan *said = &q->said;
     span question = {q->packet.at + HEADER, q->packet.at[2] & OPCODE ? 0 : q->end - HEADER};
     size_t tail = said->tail == NONE ? 0 : of_tail(q, said->tail, OCTETS);
     uint32_t an_ns = said->tail == NONE ? 0 : of_tail(q, said->tail, AN_NS);
@@ -1051,9 +1108,10 @@ static void put_reply(query *q, plan *said, sink *out)
     unsigned additionals = said->tail == NONE ? 0 : of_tail(q, said->tail, AR), flags = said->flags;
     size_t size = tail + said->records.size + (said->chaos ? 13 + said->text.size : 0);
     if (!size && q->edns && !q->tcp)
-        be_modest(q, said, question.size);
-    size_t used = HEADER + question.size + (q->edns ? OPT_FIXED + options_size(q, said) : 0), limit = reply_limit(q);
-    size_t kept = fit(q, said, size, limit > used ? limit - used : 0, &additionals);
+        be_modest(q, question.size);
+    size_t options = q->edns ? options_size(q) : 0, limit = reply_limit(q);
+    size_t used = HEADER + question.size + (q->edns ? OPT_FIXED + options : 0);
+    size_t kept = fit(q, size, limit > used ? limit - used : 0, &additionals);
     if (size && !kept) {
         flags |= TC;
         answers = authorities = additionals = 0;
@@ -1075,53 +1133,81 @@ static void put_reply(query *q, plan *said, sink *out)
             put_chaos(said, out);
     }
     if (q->edns)
-        put_opt(q, said, out);
+        put_opt(q, options, out);
 }
 
-/* What a reply counts: cells of `counters`, and a network or NONE. */
-typedef struct {
-    uint32_t cell[3], cells, network;
-} counts;
-
-static void count(query *q, const plan *said, counts *made)
+/* What a reply counts, as marks for `apply`: a cell's number, or bit 31 and a network's. How many. */
+static size_t count(query *q, uint32_t marks[MARKS_EACH])
 {
-    size_t place = q->type < q->w->type_place.count ? byte(q, &q->w->type_place, q->type) : q->w->n.other;
+    const plan *said = &q->said;
+    size_t place = q->type < q->w->type_place.count ? byte(q, &q->w->type_place, q->type) : q->w->n.other, size = 2;
     place += (q->tcp ? q->w->n.tcp : 0) + (q->client.size == 16 ? q->w->n.v6 : 0);
-    made->cell[0] = said->requests + (uint32_t)place;
-    made->cell[1] = said->responses + (uint32_t)said->rcode;
-    made->cell[2] = said->answered;
-    made->cells = said->answered == NONE ? 2 : 3;
-    made->network = said->network;
-    for (uint32_t i = 0; i < made->cells; i++)
-        q->broken |= made->cell[i] >= q->w->counters.count;
-    q->broken |= q->w->networks.count && made->network != NONE && made->network >= q->w->networks.count;
+    marks[0] = said->requests + (uint32_t)place;
+    marks[1] = said->responses + (uint32_t)said->rcode;
+    if (said->answered != NONE)
+        marks[size++] = said->answered;
+    for (size_t i = 0; i < size; i++)
+        q->broken |= marks[i] >= q->w->counters.count;
+    if (said->network != NONE && q->w->networks.count) {
+        q->broken |= said->network >= q->w->networks.count;
+        marks[size++] = said->network | BIT31;
+    }
+    return size;
 }
 
-/* Read a packet and plan what to say, up to where steering begins. PLANNED, SILENCE or HAND_BACK. */
-static int begin(query *q, plan *said, const world *w, span packet, span client, bool tcp, double now)
+static void apply(const world *w, const uint32_t *marks, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (!(marks[i] & BIT31))
+            ((uint64_t *)w->counters.at)[marks[i]]++;
+        else
+            ((uint32_t *)w->networks.at)[marks[i] & ~BIT31]++;
+}
+
+/* Read a packet, up to where memory has to be waited for. */
+static void begin(query *q, const world *w, span packet, span client, bool tcp, double now)
 {
     memset(q, 0, offsetof(query, label));
     q->w = w, q->packet = packet, q->client = client, q->tcp = tcp, q->now = now;
+    q->state = client.size == 4 || client.size == 16 ? SETTLED : UNKNOWN;
     if (packet.size < HEADER || packet.at[2] & QR)
-        return SILENCE;
-    if (client.size != 4 && client.size != 16)
-        return HAND_BACK;
+        q->state = SILENT_ONE;
+    if (q->state != SETTLED)
+        return;
     int rcode = read_packet(q);
-    if (rcode != LOOK_UP)
-        *said = reject(q, rcode);
-    else if (!answer_question(q, said))
-        return HAND_BACK;
-    return PLANNED;
+    if (rcode == LOOK_UP)
+        begin_question(q);
+    else
+        reject(q, rcode);
 }
 
-/* The size of the reply in `out`, or HAND_BACK, where nothing is to be counted. */
-static long finish(query *q, plan *said, sink *out, counts *made)
+/* The size of the reply in `out`, SILENCE or HAND_BACK; only a reply is to be counted, by the marks that are added. */
+static long finish(query *q, sink *out, uint32_t *marks, size_t *marked)
 {
-    if (q->steered)
-        steer(q, said);
-    put_reply(q, said, out);
-    count(q, said, made);
-    return q->broken || out->full ? HAND_BACK : (long)out->size;
+    if (q->state == SILENT_ONE)
+        return SILENCE;
+    if (q->state == UNKNOWN || q->broken)
+        return HAND_BACK;
+    if (q->state == STEERED)
+        steer(q);
+    put_reply(q, out);
+    size_t more = count(q, marks + *marked);
+    if (q->broken || out->full)
+        return HAND_BACK;
+    *marked += more;
+    return (long)out->size;
+}
+
+/* One packet by itself. */
+static long reply_to(query *q, const world *w, span packet, span client, bool tcp, double now, sink *out)
+{
+    uint32_t marks[MARKS_EACH];
+    size_t marked = 0;
+    begin(q, w, packet, client, tcp, now);
+    advance(q, 1);
+    long size = finish(q, out, marks, &marked);
+    apply(w, marks, marked);
+    return size;
 }
 
 /* ---- the sample (seen.py) ------------------------------------------------------------------------------------------------ */
@@ -1156,8 +1242,9 @@ static bool is_due(uint64_t dice[DICE])
 }
 
 /* Write over the oldest entry. Threads may meet there: then the check fits neither, and both are passed over. */
-static void note(const query *q, const plan *said)
+static void note(const query *q)
 {
+    const plan *said = &q->said;
     const table *ring = &q->w->ring;
     sample made = {
         .answered = said->answered, .number = __atomic_add_fetch((uint64_t *)ring->at + 1, 1, __ATOMIC_RELAXED), .at = q->now,
@@ -1381,26 +1468,6 @@ static void release(PyObject *self, Py_buffer *held, int holds)
 
 static void native_dealloc(PyObject *self) { release(self, ((Native *)self)->held, ((Native *)self)->holds); }
 
-static void apply(const world *w, const uint32_t *cells, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        if (!(cells[i] & BIT31))
-            ((uint64_t *)w->counters.at)[cells[i]]++;
-        else
-            ((uint32_t *)w->networks.at)[cells[i] & ~BIT31]++;
-}
-
-/* What one reply counts, as marks for `apply`: a cell's number, or bit 31 and a network's. */
-static size_t mark(const world *w, const counts *made, uint32_t *marks)
-{
-    size_t size = 0;
-    for (uint32_t i = 0; i < made->cells; i++)
-        marks[size++] = made->cell[i];
-    if (made->network != NONE && w->networks.count)
-        marks[size++] = made->network | BIT31;
-    return size;
-}
-
 static PyObject *native_reply(PyObject *self, PyObject *args)
 {
     Py_buffer packet, client;
@@ -1411,27 +1478,15 @@ static PyObject *native_reply(PyObject *self, PyObject *args)
     const world *w = &((Native *)self)->w;
     uint8_t octets[LARGEST];
     sink out = {octets, 0, sizeof octets, false};
-    counts made = {.cells = 0, .network = NONE};
     span asked = {packet.buf, (size_t)packet.len}, from = {client.buf, (size_t)client.len};
     query q;
-    plan said;
-    long size = begin(&q, &said, w, asked, from, strcmp(transport, "tcp") == 0, now);
-    if (size == PLANNED && q.steered) {
-        locate(&q);
-        meet(&q);
-    }
-    bool silent = size == SILENCE;
-    if (size == PLANNED)
-        size = finish(&q, &said, &out, &made);
+    long size = reply_to(&q, w, asked, from, strcmp(transport, "tcp") == 0, now, &out);
+    if (size > 0 && w->ring.count && is_due(w->dice.at))
+        note(&q);
     PyBuffer_Release(&packet);
     PyBuffer_Release(&client);
     if (size == HAND_BACK)
         Py_RETURN_NONE;
-    uint32_t marks[4];
-    if (!silent)
-        apply(w, marks, mark(w, &made, marks));
-    if (!silent && w->ring.count && is_due(w->dice.at))
-        note(&q, &said);
     return PyBytes_FromStringAndSize((const char *)octets, size);
 }
 
@@ -1552,7 +1607,6 @@ typedef struct {
     int ready, taken; /* replies in `out`; messages of `in` whose headers must be set anew */
     int handed[HANDED_MAX], handed_count;
     query asked[GROUP];
-    plan said[GROUP];
     uint32_t marks[MARKS];
     size_t marked;
     uint64_t dice[DICE]; /* its own, from the Native's: no two loops count the same down */
@@ -1667,20 +1721,18 @@ static void hand_over(loop *l, int i)
     }
 }
 
-static void answer_one(loop *l, int i, int state, query *q, plan *said)
+static void answer_one(loop *l, int i, query *q)
 {
     uint8_t *octets = l->reply[l->ready];
     sink out = {octets, 0, REPLY_ROOM, false};
-    counts made = {.cells = 0, .network = NONE};
-    long size = state == PLANNED ? finish(q, said, &out, &made) : state;
+    long size = finish(q, &out, l->marks, &l->marked);
     if (size == HAND_BACK) {
         hand_over(l, i);
         return;
     }
     if (size != SILENCE) {
-        l->marked += mark(q->w, &made, l->marks + l->marked);
         if (q->w->ring.count && is_due(l->dice))
-            note(q, said);
+            note(q);
         size = (long)limited(l, i, octets, (size_t)size);
     }
     if (size)
@@ -1692,26 +1744,23 @@ static void answer_one(loop *l, int i, int state, query *q, plan *said)
 /* Answer messages first..last-1: at most GROUP of them, stage by stage. */
 static void answer_group(loop *l, int first, int last)
 {
-    int state[GROUP], count = last - first;
-    for (int i = 0; i < count; i++) {
-        span packet = {l->in_part[first + i].iov_base, l->in[first + i].msg_len};
-        state[i] = HAND_BACK;
-        if (l->native)
-            state[i] = begin(&l->asked[i], &l->said[i], &l->native->w, packet, client_of(l, first + i), false, l->now);
+    for (int i = first; i < last && l->native; i++) {
+        span packet = {l->in_part[i].iov_base, l->in[i].msg_len};
+        begin(&l->asked[i - first], &l->native->w, packet, client_of(l, i), false, l->now);
     }
-    static void (*const stages[])(query *) = {descend, locate, meet};
-    for (size_t stage = 0; stage < sizeof stages / sizeof stages[0]; stage++)
-        for (int i = 0; i < count; i++)
-            if (state[i] == PLANNED && l->asked[i].steered)
-                stages[stage](&l->asked[i]);
-    for (int i = 0; i < count; i++)
-        answer_one(l, first + i, state[i], &l->asked[i], &l->said[i]);
+    if (l->native)
+        advance(l->asked, last - first);
+    for (int i = first; i < last; i++)
+        if (l->native)
+            answer_one(l, i, &l->asked[i - first]);
+        else
+            hand_over(l, i);
 }
 
 /* Receive and answer until something needs Python: counts to be kept, packets handed back, a look at what is published. */
 static void run(loop *l)
 {
-    while (!l->stop && !l->error && !l->handed_count && l->marked + 4 * BATCH <= MARKS) {
+    while (!l->stop && !l->error && !l->handed_count && l->marked + MARKS_EACH * BATCH <= MARKS) {
         int count = receive_batch(l);
         if (count && !l->in[count - 1].msg_hdr.msg_namelen) { /* from nobody: the socket was shut down, its queue is empty */
             l->stop = true;

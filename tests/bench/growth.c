@@ -23,6 +23,7 @@ static void prepare(loop *l)
 {
     static const uint8_t client[4] = {192, 0, 2, 1};
     l->native = &served, l->now = 1790000000.0;
+    l->dice[0] = 1, l->dice[1] = 5, l->dice[2] = 32;
     for (int i = 0; i < BATCH; i++) {
         l->peer[i].sin6_family = AF_INET;
         memcpy(&((struct sockaddr_in *)&l->peer[i])->sin_addr, client, sizeof client);

@@ -29,7 +29,7 @@ from edgedns.engine.overlay import Spreader, compile_overlay
 from edgedns.engine.tally import Tally
 from edgedns.steer import asn
 from edgedns.steer.asn import AsnTable
-from tests.conftest import SALT, Places, made_decisions
+from tests.conftest import SALT, Places, made_decisions, new_ring
 from tests.fuzz.worlds import CEDAR, STEERED, write_sections
 from tests.property.test_native import PROVIDERS
 
@@ -89,7 +89,7 @@ def write_world(directory: Path, names: int, prefixes: int) -> Path:
     decisions = made_decisions(inline.nominal_decisions(loaded.rules, compiled), atoms)
     overlay = compile_overlay(compiled.columns, decisions, providers, Spreader.of(atoms), SALT)
     cells = memoryview(bytearray(8 * places.used)).cast("Q")
-    tally = Tally(cells, memoryview(bytearray(4 * len(atoms.net_asn))).cast("I"))
+    tally = Tally(cells, memoryview(bytearray(4 * len(atoms.net_asn))).cast("I"), new_ring())
     return write_sections(snapshot_of(atoms_file(atoms), compiled.content, overlay), tally, directory / "world")
 
 

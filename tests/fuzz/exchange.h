@@ -24,24 +24,11 @@ static bool read_input(span input, question *asked)
 }
 
 /* As native_reply: the size of the reply in `octets`, SILENCE or HAND_BACK; counted. */
-static long reply_to(const question *asked, uint8_t *octets)
+static long answer(const question *asked, uint8_t *octets)
 {
     query q;
-    plan said;
-    counts made = {.cells = 0, .network = NONE};
     sink out = {octets, 0, LARGEST, false};
-    uint32_t marks[4];
-    long size = begin(&q, &said, &served.w, asked->packet, asked->client, asked->tcp, asked->now);
-    if (size != PLANNED)
-        return size;
-    if (q.steered) {
-        locate(&q);
-        meet(&q);
-    }
-    size = finish(&q, &said, &out, &made);
-    if (size != HAND_BACK)
-        apply(&served.w, marks, mark(&served.w, &made, marks));
-    return size;
+    return reply_to(&q, &served.w, asked->packet, asked->client, asked->tcp, asked->now, &out);
 }
 
 /* A limiter of one reply a second, its places few so that outcomes meet. */

@@ -74,7 +74,7 @@ static void tell_the_truth(struct lie told)
 static void ask(const question *asked)
 {
     static uint8_t octets[LARGEST];
-    long made = reply_to(asked, octets);
+    long made = answer(asked, octets);
     if (made > 0)
         hold_header(asked->packet, (span){octets, (size_t)made}, asked->tcp ? LARGEST : UDP_PAYLOAD);
     loop *l = serve_group(asked);

@@ -31,12 +31,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
     question asked;
     if (!read_input((span){input, size}, &asked))
         return -1;
-    long made = reply_to(&asked, octets);
+    long made = answer(&asked, octets);
     hold_that((made == SILENCE) == (asked.packet.size < HEADER || (asked.packet.at[2] & QR)), "silence");
     if (made > 0)
         hold_well_formed(asked.packet, (span){octets, (size_t)made}, asked.tcp ? LARGEST : UDP_PAYLOAD);
     asked.tcp = false;
-    made = reply_to(&asked, octets);
+    made = answer(&asked, octets);
     hold_group(&asked, (span){octets, made > 0 ? (size_t)made : 0});
     return 0;
 }

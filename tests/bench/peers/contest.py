@@ -161,12 +161,14 @@ def _beside_them() -> Iterator[None]:
     """This process on the servers' core, as urgent as they are."""
     cores, nice = os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
     os.sched_setaffinity(0, {CORE})
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     if NICE:
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
     try:
         yield
     finally:
         os.sched_setaffinity(0, cores)
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         if NICE:
             os.setpriority(os.PRIO_PROCESS, 0, nice)
 
