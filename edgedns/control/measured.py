@@ -13,9 +13,9 @@ from edgedns.steer.batch import Batch
 from edgedns.steer.checks import Checks
 from edgedns.steer.decisions import Decisions
 from edgedns.steer.health import Health
-from edgedns.steer.rtt import RttStore
+from edgedns.steer.rtt import RttStore, beside
 from edgedns.steer.vantages import Vantages
-from edgedns.steer.wan import WanTable, estimate
+from edgedns.steer.wan import WanTable, table_of
 from edgedns.store.local import LocalStore
 
 STALE_ROUNDS = 2
@@ -27,9 +27,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Measured:
-    """Histograms, the detector, who measures, and when samples last came (Unix seconds, 0: never)."""
+    """Histograms, the detector, who measures, and when samples last came (Unix seconds, 0: never).
+
+    Beacons have histograms of their own: no row of the table is of two kinds of samples, where probes have one it is theirs.
+    """
 
     rtt: RttStore = field(default_factory=RttStore)
+    beacons: RttStore = field(default_factory=RttStore)
     health: Health = field(default_factory=Health)
     vantages: Vantages = field(default_factory=Vantages)
     sampled_at: float = 0.0
@@ -65,8 +69,8 @@ class Measured:
         self.rtt.observe_columns(replies)
 
     def take_beacons(self, samples: Batch, now: float) -> None:
-        """Take what beacons may count: into the histograms, past the detector. They keep no table alive that probes made."""
-        self.rtt.observe_columns(samples)
+        """Take what beacons may count, past the detector. They keep no table alive that probes made."""
+        self.beacons.observe_columns(samples)
         if len(samples) and now - self.probed_at > BEACONS_ALONE:
             self.sampled_at = now
 
@@ -74,18 +78,21 @@ class Measured:
         """Rounds of `period` seconds from now on; histograms of other rounds can't be gone on with."""
         if self.rtt.round_seconds != period:
             self.rtt = RttStore(period)
+        if self.beacons.round_seconds != period:
+            self.beacons = RttStore(period)
 
     def close_round(self, providers: Sequence[str], now: float) -> WanTable | None:
         """The table of the round that ends; None while no samples come, since the table in force must not fade away."""
         period = self.rtt.round_seconds
         stale = now - self.sampled_at > STALE_ROUNDS * period
         if self.rtt.round * period > now + AHEAD:  # the clock was set back: rounds would stand still until it catches up
-            self.rtt = RttStore(period)
+            self.rtt, self.beacons = RttStore(period), RttStore(period)
         if not stale:
             self.rtt.close_round(now, partial(self.vantages.vet, now=now))
+            self.beacons.close_round(now)
         self.vantages.close(now, period)
         self.health.leave_out(self.vantages.quarantined)
-        return None if stale else estimate(self.rtt, only=list(providers))
+        return None if stale else table_of(beside(self.rtt.cells(), self.beacons.cells()), only=list(providers))
 
     def news(self, log: Callable[[str], None]) -> list[str]:
         """What has changed of who is trusted, logged and told once."""
@@ -97,18 +104,24 @@ class Measured:
     def save(self, store: LocalStore) -> None:
         """Keep the histograms and who is trusted; the detector is published with each root that it made."""
         store.save_arrays("rtt", self.rtt.to_sections())
+        store.save_arrays("beacons", self.beacons.to_sections())
         store.save_arrays("vantages", self.vantages.to_sections())
 
     def restore(self, store: LocalStore, health: Callable[[], Health | None], log: Callable[[str], None]) -> None:
         """Take up what was saved, and the detector as `health` has it; what can't be read begins anew."""
-        sections = restored("histograms", lambda: store.load_arrays("rtt"), log)
-        if sections is not None:
-            self.rtt = restored("histograms", lambda: RttStore.from_sections(sections), log) or self.rtt
+        self.rtt = _histograms(store, "rtt", log) or self.rtt
+        self.beacons = _histograms(store, "beacons", log) or self.beacons
         known = restored("vantages", lambda: store.load_arrays("vantages"), log)
         if known is not None:
             self.vantages = restored("vantages", lambda: Vantages.from_sections(known), log) or self.vantages
         self.health = restored("health", health, log) or self.health
         self._changes = self.health.changes
+
+
+def _histograms(store: LocalStore, name: str, log: Callable[[str], None]) -> RttStore | None:
+    """Those that were saved under a name; None where there are none that can be read."""
+    sections = restored("histograms", lambda: store.load_arrays(name), log)
+    return None if sections is None else restored("histograms", lambda: RttStore.from_sections(sections), log)
 
 
 def set_back(decisions: Decisions, now: float) -> Decisions:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from edgedns.control.measured import Measured
 from edgedns.control.schedule import Force
 from edgedns.control.uplift import Gained
@@ -17,11 +15,10 @@ from edgedns.metrics import Family
 from edgedns.model import RttSample
 from edgedns.steer.batch import batch_of
 from edgedns.steer.crowd import Crowd
-from edgedns.steer.rows import KEY, Keys, pack
+from edgedns.steer.rows import pack, rows_of
 from edgedns.steer.rtt import Cells, RttStore
 
 USERS_HALF_LIFE = 300.0  # seconds
-PROBED_FOR = 10.0
 
 
 class Passive:
@@ -31,8 +28,6 @@ class Passive:
         self.crowd = Crowd()
         self.connections = 0
         self._users = _store(10.0)
-        self._probed: Keys = np.zeros(0, dtype=KEY)
-        self._probed_at = 0.0
 
     def take(self, samples: Sequence[RttSample], measured: Measured, gained: Gained, force: Force, now: float) -> None:
         """Take samples that are no probes to where they may count."""
@@ -41,9 +36,8 @@ class Passive:
         period = force.world.rules.round
         self._take_passive([sample for sample in samples if sample.kind == "passive"], period)
         beacons = [sample for sample in samples if sample.kind == "beacon"]
-        if beacons and abs(now - self._probed_at) >= PROBED_FOR:
-            self._probed, self._probed_at = pack(measured.health.rows_known()), now
-        counted = batch_of(self.crowd.admit(beacons, self._probed, period, now))
+        probed = measured.rtt.knows(pack(rows_of([beacon.network for beacon in beacons])))
+        counted = batch_of(self.crowd.admit(zip(beacons, probed.tolist(), strict=True), period, now))
         if len(counted):
             gained.take(counted, force.decisions)
             measured.take_beacons(counted, now)

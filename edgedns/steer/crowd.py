@@ -1,8 +1,8 @@
 """Users as a source: the beacons of their web pages, of which some may count, and their own connections, which are evidence.
 
 Anybody can send a beacon, so they count where nothing better is known, and little. A network that is probed is judged by its
-probes alone: the two kinds never meet in one row. Elsewhere it takes several clients before any counts, a client (a
-/24 or /48) counts once a round, and a network no more than a probed one would.
+probes alone (rtt.beside). Elsewhere it takes several clients before any counts, a client (a /24 or /48) counts once a
+round, and a network no more than a probed one would.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from edgedns.model import Family, NetworkKey, RttSample
-from edgedns.steer.rows import Floats, Ints, Keys, lookup, pack, rows_of
+from edgedns.steer.rows import Floats, Ints, lookup, pack, rows_of
 from edgedns.steer.rtt import CELLS, PROVIDERS, Cells, rtt_at
 
 MIN_CLIENTS = 3
@@ -44,16 +44,14 @@ class Crowd:
     _units: set[tuple[bytes, str]] = field(default_factory=set)
     _networks: dict[tuple[NetworkKey, str], int] = field(default_factory=dict)
 
-    def admit(self, beacons: Iterable[RttSample], probed: Keys, round_seconds: float, now: float) -> list[RttSample]:
-        """Those that may count. `probed` are the rows, sorted, that probes speak for."""
+    def admit(self, beacons: Iterable[tuple[RttSample, bool]], round_seconds: float, now: float) -> list[RttSample]:
+        """Those that may count. Each comes with whether probes speak for its network."""
         if (number := int(now // round_seconds)) != self._round:
             self._round = number
             self._units.clear()
             self._networks.clear()
-        beacons = list(beacons)
-        known = lookup(probed, pack(rows_of([each.network for each in beacons]))) >= 0
         admitted = []
-        for beacon, is_probed in zip(beacons, known.tolist(), strict=True):
+        for beacon, is_probed in beacons:
             verdict = "probed" if is_probed else self._judge(beacon, now)
             self.counts[verdict] += 1
             if verdict == "counted":

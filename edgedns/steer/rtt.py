@@ -167,6 +167,10 @@ class RttStore:
         scale = 1.0 / float(self._weight(np.array([self.round]))[0])
         return Cells(self._keys, self._providers, self._codes, self._weights * scale, self._arms, self._seen, at)
 
+    def knows(self, keys: Keys) -> Bools:
+        """Which of these rows, or levels, hold samples."""
+        return np.asarray(lookup(self._keys, keys) >= 0, dtype=np.bool_)
+
     def merge(self, other: RttStore) -> None:
         """Add what another collector with the same round and half-life counted: as if one had seen both."""
         if (self.round_seconds, self.half_life) != (other.round_seconds, other.half_life):
@@ -308,6 +312,23 @@ def without(whole: Cells, part: Cells, keys: Keys) -> Cells:
     left = weights > 1e-9
     arms, seen = _only(whole, whole.providers, keys, whole.arms, whole.seen, 1)
     return Cells(keys, whole.providers, codes[left], weights[left], arms, seen, whole.at)
+
+
+def beside(first: Cells, second: Cells) -> Cells:
+    """Both, and no row mixed: where `first` has a row of some family, that of `second` is left out."""
+    if not len(second.codes):
+        return first
+    keys = np.union1d(first.keys, second.keys)
+    names = tuple(sorted({*first.providers, *second.providers}))
+    codes, weights = _only(first, names, keys, first.codes, first.weights, CELLS)
+    arms, seen = _only(first, names, keys, first.arms, first.seen, 1)
+    more, extra = _only(second, names, keys, second.codes, second.weights, CELLS)
+    later, last = _only(second, names, keys, second.arms, second.seen, 1)
+    rows = arms // PROVIDERS
+    free, free_arms = ~among(more // (PROVIDERS * CELLS), rows), ~among(later // PROVIDERS, rows)
+    codes, weights = _added(codes, weights, more[free], extra[free])
+    arms, seen = _latest(arms, seen, later[free_arms], last[free_arms])
+    return Cells(keys, names, codes, weights, arms, seen, max(first.at, second.at))
 
 
 def _only(

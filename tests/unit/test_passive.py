@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_control import ALDER, BIRCH, CEDAR, GOOD, NOW, Place, ask, measure
 
@@ -16,6 +17,7 @@ from edgedns.dns import name as names
 from edgedns.dns import types
 from edgedns.engine.explain import Question, explain
 from edgedns.model import NetworkKey
+from edgedns.steer.rtt import beside
 from tests.small import network
 
 CLIENTS = range(1, 9)
@@ -67,6 +69,36 @@ def test_beacons_move_no_network_that_is_probed(control: Control) -> None:
     assert control.passive.crowd.counts["probed"] == 3 * 8 * 3
     again = control.force.table.lookup(SEVENTH, 4)
     assert [one.rtt_ms for one in again] == [one.rtt_ms for one in rows]
+
+
+def test_no_row_is_of_two_kinds(control: Control) -> None:
+    """A network of beacons alone stands beside its country, which was probed elsewhere: each by its own kind."""
+    now = measure(control, GOOD, rounds=2, networks=range(7))
+    level = NetworkKey(-1, "DE", 0, -1)
+    before = {one.provider: one for one in control.force.table.lookup(level, 4)}
+    now = told(control, "beacon", FOR_CEDAR, now)
+    measure(control, GOOD, networks=range(7), now=now - 10)
+    own = {one.provider: one for one in control.force.table.lookup(SEVENTH, 4)}
+    country = {one.provider: one for one in control.force.table.lookup(level, 4)}
+    assert {one.level for one in own.values()} == {"network"}
+    assert own["cedar"].rtt_ms == pytest.approx(15.0, rel=0.09)
+    assert country["cedar"].rtt_ms == before["cedar"].rtt_ms
+    rtt, beacons = (control.measured.rtt.cells(), control.measured.beacons.cells())
+    both = beside(rtt, beacons)
+    assert both.weights.sum() < rtt.weights.sum() + beacons.weights.sum()
+    assert (np.diff(both.codes) > 0).all()
+    assert (np.diff(both.arms) > 0).all()
+
+
+def test_a_restart_goes_on_with_beacons(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    control = place.control()
+    now = told(control, "beacon", FOR_CEDAR, NOW)
+    control.save(now)
+    control = place.control(now + 1)
+    control.close_round(now + 10)
+    assert {one.level for one in control.force.table.lookup(SEVENTH, 4)} == {"network"}
+    assert ask(control, of=7, at=now + 10) == [CEDAR]
 
 
 def test_one_client_moves_nothing(control: Control) -> None:

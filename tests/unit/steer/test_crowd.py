@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from edgedns.model import NetworkKey, RttSample
 from edgedns.steer import crowd
 from edgedns.steer.crowd import MIN_CLIENTS, MOST_A_ROUND, Crowd, connections, unit_of
-from edgedns.steer.rows import KEY, pack, rows_of
-from edgedns.steer.rtt import RttStore
+from edgedns.steer.rtt import RttStore, beside
 
 NOW = 1_790_000_000.0
 ROUND = 10.0
 NETWORK = NetworkKey(64500, "DE", 4, 198 << 8 | 51)
-NOBODY = np.zeros(0, dtype=KEY)
-PROBED = np.sort(pack(rows_of([NETWORK])))
 
 
 def beacon(address: str, provider: str = "alder", network: NetworkKey = NETWORK) -> RttSample:
     return RttSample(NOW, "web", provider, network, 4, 20.0, address, "", "beacon")
 
 
-def report(client: int, network: NetworkKey = NETWORK) -> list[RttSample]:
-    return [beacon(f"198.51.{client}.0", provider, network) for provider in ("alder", "birch")]
+def report(client: int, network: NetworkKey = NETWORK, is_probed: bool = False) -> list[tuple[RttSample, bool]]:
+    return [(beacon(f"198.51.{client}.0", provider, network), is_probed) for provider in ("alder", "birch")]
 
 
 def admitted(judge: Crowd, *clients: int, now: float = NOW) -> int:
-    return sum(len(judge.admit(report(client), NOBODY, ROUND, now)) for client in clients)
+    return sum(len(judge.admit(report(client), ROUND, now)) for client in clients)
 
 
 def test_nobody_counts_until_there_are_several_clients() -> None:
@@ -58,15 +54,15 @@ def test_a_network_counts_no_more_than_a_probed_one() -> None:
     assert admitted(judge, *range(100)) == 2 * MOST_A_ROUND
     assert judge.counts["over_share"] == 2 * (100 - MOST_A_ROUND - MIN_CLIENTS + 1)
     other = NETWORK._replace(block=5)
-    assert sum(len(judge.admit(report(client, other), NOBODY, ROUND, NOW)) for client in range(100, 103)) == 2
+    assert sum(len(judge.admit(report(client, other), ROUND, NOW)) for client in range(100, 103)) == 2
 
 
 def test_probes_speak_alone_where_there_are_any() -> None:
     judge = Crowd()
     admitted(judge, 1, 2, 3)
-    assert judge.admit(report(4), PROBED, ROUND, NOW) == []
+    assert judge.admit(report(4, is_probed=True), ROUND, NOW) == []
     assert judge.counts["probed"] == 2
-    assert len(judge.admit(report(4), np.sort(pack(rows_of([NETWORK._replace(block=-1, family=0)]))), ROUND, NOW)) == 2
+    assert len(judge.admit(report(4), ROUND, NOW)) == 2
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +70,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = Crowd()
     for block in range(50):
         for client in range(40):
-            judge.admit([beacon(f"198.51.{client}.0", network=NETWORK._replace(block=block))], NOBODY, ROUND, NOW)
+            judge.admit(report(client, NETWORK._replace(block=block)), ROUND, NOW)
     assert len(judge._clients) == 10
     assert max(len(clients) for clients in judge._clients.values()) == crowd.CLIENTS_KEPT
 
@@ -82,6 +78,29 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_client_is_a_24_or_a_48() -> None:
     assert unit_of("198.51.100.7") == unit_of("198.51.100.200") != unit_of("198.51.101.7")
     assert unit_of("2001:db8:1:2::3") == unit_of("2001:db8:1:ff::") != unit_of("2001:db8:2::")
+
+
+def test_rows_beside_each_other_are_of_one_store_each() -> None:
+    """By row and family: what the first has is its own, whatever the second says; all else is the second's."""
+    first, second = RttStore(ROUND), RttStore(ROUND)
+    other = NETWORK._replace(asn=64501)
+    first.observe([RttSample(NOW, "fra1", name, NETWORK, 4, 10.0) for name in ("birch", "dogwood")])
+    second.observe([RttSample(NOW, "web", name, NETWORK, 4, 90.0) for name in ("alder", "birch")])
+    second.observe([RttSample(NOW, "web", "alder", other, 4, 50.0)])
+    second.observe([RttSample(NOW, "web", "alder", NETWORK._replace(family=6, block=7), 6, 70.0)])
+    for store in (first, second):
+        store.close_round(NOW + ROUND)
+    both = beside(first.cells(), second.cells())
+    assert set(connections(both, NETWORK, 4)) == {"birch", "dogwood"}
+    assert connections(both, NETWORK, 4)["birch"].rtt_ms == pytest.approx(10.0, rel=0.09)
+    assert connections(both, other, 4)["alder"].rtt_ms == pytest.approx(50.0, rel=0.09)
+    country = NetworkKey(-1, "DE", 0, -1)
+    assert set(connections(both, country, 4)) == {"birch", "dogwood"}
+    assert set(connections(both, country, 6)) == {"alder"}
+    assert beside(first.cells(), RttStore(ROUND).cells()).codes.tolist() == first.cells().codes.tolist()
+    alone = beside(RttStore(ROUND).cells(), second.cells())
+    assert alone.codes.tolist() == second.cells().codes.tolist()
+    assert alone.at == second.cells().at
 
 
 def test_connections_tell_of_their_network_and_provider() -> None:
