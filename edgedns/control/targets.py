@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from itertools import compress
+from itertools import compress, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,11 +237,8 @@ class Targets:
         best = targets.chosen(self._hosts, self._demand, barred, EACH, now)
         self._hosts["given"] = False
         self._hosts["given"][best] = True
-        lines = [self._line(address) for address in addresses[best].tolist()]
-        begin = np.flatnonzero(np.diff(self._hosts["network"][best], prepend=0)).tolist()
-        offer = Offer(tuple(b"".join(lines[a:b]) for a, b in zip(begin, [*begin[1:], len(lines)], strict=True)))
-        if offer != self.offer:
-            self.offer = offer
+        lines = zip(self._hosts["network"][best].tolist(), map(self._line, addresses[best].tolist()), strict=True)
+        self.offer = Offer(tuple(b"".join(line for _, line in group) for _, group in groupby(lines, itemgetter(0))))
 
     def _line(self, address: bytes) -> bytes:
         text = str(ip_address(targets.packed(address)))
