@@ -18,7 +18,7 @@ MAX_IDENTITY = 63
 TOKEN_VARIABLE = "EDGEDNS_TOKEN"
 OPTIONS = (
     *("rules", "listen", "admin", "asn", "demand", "identity", "state", "workers"),
-    *("rate-limit", "cookie-secret-file", "token-file"),
+    *("rate-limit", "cookie-secret-file", "token-file", "vantage-tokens"),
     *("targets-list", "targets-method", "opt-out"),
 )
 LISTS = ("listen", "targets-list")  # those that may be given several times
@@ -109,6 +109,7 @@ class Settings:
     targets_method: str = TARGETS_METHODS[0]
     opt_out: Path | None = None
     token: str = field(default="", repr=False)
+    vantage_tokens: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.listen:
@@ -170,6 +171,7 @@ def _settings(given: Mapping[str, Value], environ: Mapping[str, str]) -> Setting
         targets_list=tuple(_several(given, "targets-list")),
         targets_method=_one(given, "targets-method") or TARGETS_METHODS[0],
         opt_out=_path(given, "opt-out"),
+        vantage_tokens=_path(given, "vantage-tokens"),
         token=read_token(Path(token_file)) if token_file else _checked_token(environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE),
     )
 

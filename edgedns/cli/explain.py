@@ -131,6 +131,7 @@ def _facts(told: dict[str, Any]) -> list[tuple[str, RenderableType]]:
         ("hash unit", unit),
         ("measured", f"for the {level}" if level == "network" else f"for the level above: {level}" if level else ""),
         ("users", ", ".join(_users(told))),
+        ("left out", f"all samples of {', '.join(told['quarantined'])}: in quarantine" if told.get("quarantined") else ""),
         ("answer", answer),
         ("", "" if told["ttl"] is None else f"ttl {told['ttl']}{scope}   serial {told['serial']}"),
     ]

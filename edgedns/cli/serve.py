@@ -39,6 +39,7 @@ from edgedns.serve.workers import Workers
 @click.option("--targets-list", multiple=True, metavar="FILE[:COLUMN]", help="Addresses for agents to probe, several times.")
 @click.option("--targets-method", type=click.Choice(config.TARGETS_METHODS), help="How agents probe whom it learns. [icmp]")
 @click.option("--opt-out", type=click.Path(path_type=Path), metavar="FILE", help="Prefixes that are never probed.")
+@click.option("--vantage-tokens", type=click.Path(path_type=Path), metavar="FILE", help="Tokens, one vantage's each.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="YAML, keys named as these.")
 @click.option("--rehearse", is_flag=True, hidden=True, help="Only see whether it could start (for `edgedns reload`).")
 def serve(config_file: Path | None, rehearse: bool, **options: object) -> None:

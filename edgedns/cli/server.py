@@ -13,6 +13,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from aiohttp import web
+
+from edgedns.cli import trust
 from edgedns.cli.learning import Learning
 from edgedns.cli.reloading import Reloaded, Reloading
 from edgedns.cli.services import make_services, make_sources, most_asked, planned
@@ -25,9 +28,10 @@ from edgedns.control.cookies import Secrets
 from edgedns.control.wishing import Wishing
 from edgedns.errors import EdgednsError
 from edgedns.probe.check import Checker, Result
-from edgedns.serve import admin, catchments, plans, systemd, tops, udp, wanted, whom
+from edgedns.serve import admin, catchments, plans, systemd, tops, udp, vantages, wanted, whom
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
+from edgedns.serve.senders import VantageTokens, sender_of
 from edgedns.serve.workers import Workers
 from edgedns.steer.checks import Target, targets_of
 from edgedns.store.tables import Tables
@@ -64,6 +68,7 @@ class Server:
         self.paths = Paths(settings.state, rules, settings.asn, settings.demand)
         self.turns = Turns()
         self.pages: Pages | None = None
+        self.tokens = VantageTokens(settings.vantage_tokens, say)
         self.complain = Complaints("control", lambda line: say(line.rstrip()))
         self.control: Control
         self.reloading = reloading
@@ -112,10 +117,16 @@ class Server:
         token = self.settings.token
         routes = [*self.pages.routes(), *plans.routes(partial(planned, self.control, self.turns), token)]
         routes += whom.routes(self.learning.give, token)
-        routes += wanted.routes(make_calls(self.control, self.wishing, self.turns, self.learning.targets.bars), token)
+        calls = make_calls(self.control, self.wishing, self.turns, self.learning.targets.bars)
+        routes += wanted.routes(calls, token, self._speaker)
         routes += tops.routes(partial(most_asked, self.control), token)
+        routes += vantages.routes(
+            lambda: self.turns.call(trust.told, self.control, time.time()),
+            lambda order: self.turns.call(trust.ordered, self.control, order, time.time()),
+            token,
+        )
         routes += catchments.routes(lambda limit: self.turns.call(self.control.catchments.told, limit))
-        app = admin.make_app(services, token, routes)
+        app = admin.make_app(services, token, routes, tokens=self.tokens)
         sock = self._take_admin_socket(self.settings.admin)
         runner, address = await admin.start(app, sock)
         self.say(f"admin side: http://{address}/")
@@ -123,6 +134,9 @@ class Server:
             yield
         finally:
             await runner.cleanup()
+
+    def _speaker(self, request: web.Request) -> str | None:
+        return sender_of(request, self.settings.token, ("application/json",)).vantage
 
     def _take_admin_socket(self, wanted: Address) -> socket.socket:
         """The one that was passed, if it is where we are to listen. A duplicate stays with us, for our successor."""
@@ -214,6 +228,7 @@ class Server:
             self._every(PRICE, "caps", self._price),
             self._every(RETRY, "targets", self.learning.look),
             self._every(TICK, "wishes", lambda: call(self.wishing.tick, time.time())),
+            self._every(RETRY, "vantage tokens", self._follow_tokens),
             self._every(RETRY, "cookie secrets", lambda: call(self.secrets.follow, time.time())),
         ]
         if watchdog := systemd.watchdog_seconds():
@@ -234,6 +249,9 @@ class Server:
             await self.turns.call(self.control.take_check, target, result.good, result.note, time.time())
         except EdgednsError as error:
             self.say(str(error))
+
+    async def _follow_tokens(self) -> None:
+        self.tokens.follow()
 
     async def _price(self) -> None:
         """Solve for caps what is due, beside the turns and whatever else is."""

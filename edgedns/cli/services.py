@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from edgedns import metrics
+from edgedns.cli import trust
 from edgedns.cli.learning import Learning
 from edgedns.cli.turns import Turns
 from edgedns.control import Control, planning
@@ -199,7 +200,8 @@ def answers_by_provider(control: Control) -> dict[str, float]:
 
 def explain_now(control: Control, asked: admin.Question, now: float) -> dict[str, Any]:
     """Explain from the published snapshot that `control` made last."""
-    return explain(control.snapshot(), parse_question(control, asked), control.evidence(now), now)
+    told = explain(control.snapshot(), parse_question(control, asked), control.evidence(now), now)
+    return {**told, "quarantined": control.measured.vantages.quarantined}
 
 
 def parse_question(control: Control, asked: admin.Question) -> Question:
@@ -275,6 +277,7 @@ def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]
         "samples": dict(control.collector.counts),
         "rows": len(control.force.table.keys),
         "moves": list(control.recent),
+        "vantages": control.measured.vantages.told(now)["vantages"],
         "capacity": control.caps.account.told(),
         "notes": list(control.notes),
         "overrides": len(control.overrides),
@@ -300,6 +303,7 @@ def families(control: Control, workers: Workers, now: float) -> Iterable[Family]
     yield Family("edgedns_provider_up", "1 unless a provider is drained or declared down.", "gauge", ("provider",), up)
     yield from _capacity_families(control.caps.account)
     yield from control.passive.families()
+    yield from trust.families(control)
     yield from control.catchments.families()
     checked, failing = control.checks.checked, control.checks.failing
     good = [((name, "1" if family == 4 else "2"), float((name, family) not in failing)) for name, family in sorted(checked)]

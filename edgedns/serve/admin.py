@@ -25,7 +25,7 @@ from edgedns.model import Override
 from edgedns.serve.guard import Refused, errors_as_json, guard, read_body, require_token
 from edgedns.serve.inflow import Inflow
 from edgedns.serve.orders import override_json, parse_override
-from edgedns.serve.senders import Sender, VantageTokens, sender_of
+from edgedns.serve.senders import TOKENS, Sender, VantageTokens, sender_of
 from edgedns.serve.worker import listen_sentence
 
 Json = Mapping[str, object]
@@ -81,10 +81,9 @@ class Services:
 class Admin:
     """The routes. Public for control through `make_app` only."""
 
-    def __init__(self, services: Services, token: str, inflow: Inflow, tokens: VantageTokens) -> None:
+    def __init__(self, services: Services, token: str, inflow: Inflow) -> None:
         self._services = services
         self._token = token
-        self._tokens = tokens
         self._inflow = inflow
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -133,7 +132,7 @@ class Admin:
         return _reply(await self._services.explain(parse_question(request.query)))
 
     async def samples(self, request: web.Request) -> web.Response:
-        sender = sender_of(request, self._token, self._tokens, NDJSON)
+        sender = sender_of(request, self._token, NDJSON)
         self._inflow.enter(time.monotonic())
         body = b""
         try:
@@ -206,8 +205,9 @@ def make_app(
 ) -> web.Application:
     """The application; `routes` are further ones (the pages). An empty token lets loopback write without one."""
     app = web.Application(middlewares=[errors_as_json, guard(token)], client_max_size=SAMPLES_LIMIT)
-    app.add_routes(Admin(services, token, inflow or Inflow(), tokens or VantageTokens()).routes())
+    app.add_routes(Admin(services, token, inflow or Inflow()).routes())
     app.add_routes(routes)
+    app[TOKENS] = tokens or VantageTokens()
     app.on_response_prepare.append(_set_headers)
     return app
 

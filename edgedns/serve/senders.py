@@ -77,13 +77,24 @@ class VantageTokens:
         return found
 
 
-def sender_of(request: web.Request, token: str, tokens: VantageTokens, content_types: tuple[str, ...]) -> Sender:
-    """Who sends these samples. Refused 401 for nobody that we know, 400 for a time that is none."""
+TOKENS = web.AppKey("vantage_tokens", VantageTokens)
+"""Where the application has them."""
+
+
+def sender_of(request: web.Request, token: str, content_types: tuple[str, ...] = ()) -> Sender:
+    """Who sends this. Refused 401 for nobody that we know, 400 for a time that is none."""
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    vantage = tokens.vantage_of(given.strip().encode()) if scheme.lower() == "bearer" else None
+    tokens = request.app.get(TOKENS)
+    vantage = tokens.vantage_of(given.strip().encode()) if tokens and scheme.lower() == "bearer" else None
     if vantage is None:
         require_token(request, token, content_types)
     return Sender(vantage, _ahead(request.headers.get(SENT)))
+
+
+def require_speaks_for(sender: Sender, vantage: str) -> None:
+    """Refused 403 where a vantage's own token is used in another one's name."""
+    if sender.vantage not in (None, vantage):
+        raise Refused(403, f"this token speaks for vantage {sender.vantage!r}, not {vantage[:80]!r}")
 
 
 def _ahead(sent: str | None) -> float | None:

@@ -8,7 +8,8 @@ from hashlib import blake2b
 
 from aiohttp import web
 
-from edgedns.serve.guard import Refused, require_token
+from edgedns.serve.guard import Refused
+from edgedns.serve.senders import require_speaks_for, sender_of
 
 NETWORKS = 1000
 NETWORKS_MOST = 100_000
@@ -21,8 +22,9 @@ def routes(give: Give, token: str) -> list[web.RouteDef]:
     """The one route; `give` is asked for the targets of a vantage, those of so many networks at most."""
 
     async def get(request: web.Request) -> web.Response:
-        require_token(request, token)
+        sender = sender_of(request, token)
         vantage, networks = parse_query(request.query)
+        require_speaks_for(sender, vantage)
         body = await give(vantage, networks)
         tag = blake2b(body, digest_size=12).hexdigest()
         headers = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}

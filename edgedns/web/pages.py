@@ -50,6 +50,7 @@ class Pages:
             lstrip_blocks=True,
         )  # fmt: skip
         self._templates.filters |= {"clock": clock, "span": span, "words": words, "signed": signed, "number": number}
+        self._templates.filters["percent"] = percent
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         return [
@@ -174,6 +175,10 @@ def words(reason: str | None) -> str:
 
 def signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{value * 100:.0f} %"
 
 
 def number(value: float | None, places: int) -> str:

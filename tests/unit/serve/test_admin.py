@@ -45,6 +45,7 @@ class Control:
         self.serial = 7
         self.asked: list[Question] = []
         self.bodies: list[bytes] = []
+        self.senders: list[Sender] = []
         self.wan_asked: list[tuple[int | None, int]] = []
         self.kept = [Override("o1", "pin", "birch", "noc", "test", None, "www.cdn.example.net", Match(frozenset({64500})), 1.0)]
         self.families: list[metrics.Family] = []
@@ -94,6 +95,7 @@ class Control:
 
     async def samples(self, body: bytes, sender: Sender) -> dict[str, object]:
         self.bodies.append(body)
+        self.senders.append(sender)
         return {"accepted": body.count(b"\n"), "rejected": [{"line": 3, "error": "not JSON"}]}
 
     async def uplift(self, limit: int) -> dict[str, object]:
@@ -132,6 +134,7 @@ class Control:
     async def status(self) -> dict[str, object]:
         return {
             "capacity": CAPACITY,
+            "targets": {"networks": 0, "hosts": 0, "asked_by": {}},
             **dict.fromkeys(("now", "started", "published", "fresh_until", "sampled_at"), 2.0),
             **{key: [] for key in ("serials", "names", "failed_zones", "moves", "notes", "listen")},
             **{key: {} for key in ("zones", "queries", "samples")},

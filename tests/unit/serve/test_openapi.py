@@ -9,7 +9,7 @@ import pytest
 from openapi_check import DOCUMENT, mismatch
 from test_admin import Control
 
-from edgedns.serve import catchments, plans, tops, wanted, whom
+from edgedns.serve import catchments, plans, tops, vantages, wanted, whom
 from edgedns.serve.admin import make_app
 
 
@@ -29,6 +29,10 @@ async def landed(limit: int) -> dict[str, object]:
     return {}
 
 
+async def all_vantages() -> dict[str, object]:
+    return {}
+
+
 async def nothing(question: object) -> dict[str, object]:
     return {}
 
@@ -36,6 +40,7 @@ async def nothing(question: object) -> dict[str, object]:
 def test_every_route_is_described_and_every_description_has_a_route() -> None:
     routes = [*plans.routes(planned, ""), *catchments.routes(landed), *whom.routes(given, ""), *tops.routes(most_asked, "")]
     routes += wanted.routes(wanted.Calls(nothing, nothing, nothing), "")
+    routes += vantages.routes(all_vantages, nothing, "")
     served = {
         (route.method, route.resource.canonical)
         for route in make_app(Control().services(), routes=routes).router.routes()

@@ -117,6 +117,18 @@ def test_the_page_shows_what_is_published() -> None:
     assert headers["Content-Type"].startswith("text/html")
 
 
+def test_vantages_are_shown_and_why_one_is_left_out() -> None:
+    well = {"name": "fra1", "last_seen": 1764000009.0, "samples": 9, "samples_per_second": 12.5, "loss": 0.02,
+            "shared_networks": 40, "clock_offset": -0.25, "agreement": 0.97, "quarantined": None}  # fmt: skip
+    out = {"since": 1763999890.0, "why": "it sees 38 of 40 networks otherwise", "by": None}
+    bad = {**well, "name": "lhr1", "clock_offset": None, "agreement": None, "loss": None, "quarantined": out}
+    [(_, text, _)] = fetched(Behind(vantages=[well, bad]), "/")
+    for wanted in ("fra1", "12.5", "2 %", "−0.25 s", "97 %", "in quarantine for 2 min: it sees 38 of 40 networks otherwise"):
+        assert wanted in text
+    [(_, text, _)] = fetched(Behind(), "/")
+    assert "Vantages" not in text
+
+
 def test_nothing_from_outside_gets_in() -> None:
     """The policy forbids it, and the page has no inline script or style that would need it relaxed."""
     [(_, text, headers), (_, board, _)] = fetched(Behind(moves=[MOVE]), "/", "/page/board")
