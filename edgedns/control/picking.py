@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,7 @@ def pick(wanted: Wanted, seen: Seen, force: Force, asked: Callable[[], Weights |
     plans: dict[str, list[Arm]] = {name: [] for name in rooms}
     left = {name: max(1, int(room * period)) for name, room in rooms.items()}
     for number, family in enumerate(FAMILIES):
-        ways = _ways(seen, number, now)
+        ways = _ways(seen, number, rooms, now)
         if len(ways.arm):
             arms = chosen(_field(ways, seen, force, weights, family), now, sum(left.values()))
             _share_out(ways, seen, arms, family, left, plans)
@@ -51,12 +51,13 @@ def pick(wanted: Wanted, seen: Seen, force: Force, asked: Callable[[], Weights |
         wanted.plan(name, arms_of, now, period)
 
 
-def _ways(seen: Seen, family: int, now: float) -> Ways:
-    """Of one family: paths that replied of late and are not down. Levels above networks have no addresses."""
+def _ways(seen: Seen, family: int, able: Collection[str], now: float) -> Ways:
+    """Of one family: paths from vantages that are able, which replied of late and are not down."""
     row, of, provider, vantage = path_parts(seen.codes)
     paths = seen.paths
     keys = seen.keys[row]
-    heard = (of == family) & (paths["replied"] > now - seen.recent) & ~paths["down"]
+    mine = np.array([name in able for name in seen.vantages])[vantage]
+    heard = mine & (of == family) & (paths["replied"] > now - seen.recent) & ~paths["down"]
     used = np.unique(keys[heard])
     arm = lookup(used, keys[heard]) * len(seen.providers) + provider[heard]
     order = np.argsort(arm, kind="stable")

@@ -84,7 +84,8 @@ def test_what_an_agent_sends() -> None:
     "wrong",
     [
         {}, {"vantage": ""}, {"vantage": "a b"}, {"vantage": 7}, {"vantage": "f", "room": -1},
-        {"vantage": "f", "room": float("inf")}, {"vantage": "f", "room": True}, {"vantage": "f", "wait": "long"}, {"vantage": "f", "sources": {}},
+        {"vantage": "f", "room": float("inf")}, {"vantage": "f", "room": True},
+        {"vantage": "f", "wait": "long"}, {"vantage": "f", "sources": {}},
         {"vantage": "f", "sources": ["alder"]}, {"vantage": "f", "sources": [{"provider": "alder", "family": True}]},
         {"vantage": "f", "sources": [{"provider": "alder", "family": 5}]}, {"vantage": "f", "results": [1]},
         {"vantage": "f", "results": [{"id": "a", "provider": "b", "rtt_ms": "1"}]},
@@ -110,7 +111,8 @@ def test_what_a_person_asks() -> None:
     [
         ({}, "is not an IP address"), ({"address": "fe80::1%eth0"}, "is not an IP address"), ({"address": 7}, "is not an IP"),
         ({"address": "192.0.2.1", "method": "ping"}, "'method' must be one of"),
-        ({"address": "192.0.2.1", "rounds": 21}, "1 to 20"), ({"address": "192.0.2.1", "rounds": True}, "1 to 20"), ({"address": "192.0.2.1", "count": 3}, "unknown key 'count'"),
+        ({"address": "192.0.2.1", "rounds": 21}, "1 to 20"), ({"address": "192.0.2.1", "rounds": True}, "1 to 20"),
+        ({"address": "192.0.2.1", "count": 3}, "unknown key 'count'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_question_is_said(wrong: dict[str, Any], said: str) -> None:
