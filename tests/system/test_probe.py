@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -238,6 +240,10 @@ def test_the_simulator_says_what_is_wrong(options: list[str], error: str) -> Non
         ({"--targets": "/nowhere"}, "Error: /nowhere: No such file or directory"),
         ({"--token-file": "/nowhere"}, "can't read /nowhere"),
         ({"--vantage": "a b"}, "'a b' is not a name"),
+        ({"--key-file": "/nowhere"}, "can't read /nowhere: [Errno 2]"),
+        ({"--key-file": __file__}, "does not hold 32 to 128 hexadecimal digits"),
+        ({"--port": "33053"}, "a port is what a fleet shares, together with --key-file"),
+        ({"--vantage": "v" * 40, "--source": f"{'p' * 40}=127.1.0.1", "--method": "dns"}, "too long together"),
     ],
 )
 def test_the_probe_says_what_is_wrong(tmp_path: Path, change: dict[str, str], error: str) -> None:
@@ -261,6 +267,31 @@ def test_tcp_over_both_families(tmp_path: Path) -> None:
     samples = [json.loads(line) for line in ended.stdout.splitlines()]
     assert sorted(sample["address"] for sample in samples) == ["2001:db8::7", "203.0.113.7"]
     assert all(0 < sample["rtt_ms"] < 50 for sample in samples)
+
+
+def test_a_fleets_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    (tmp_path / "targets").write_text('{"address": "203.0.113.7", "endpoint": "127.0.0.1:9"}\n')
+    (tmp_path / "key").write_text("5e" * 32)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.1.0.1", 0))
+        port = taken.getsockname()[1]
+        options = ["--vantage=fra1", "--collector=-", f"--targets={tmp_path}/targets", "--source=alder=127.1.0.1"]
+        ended = ran([*PROBE, *options, "--key-file", str(tmp_path / "key"), "--port", str(port)])
+    assert ended.returncode == 1
+    assert f"from 127.1.0.1: port {port} is in use, by another agent perhaps" in ended.stderr
+
+
+def test_the_unit_has_one_capability_and_is_hardened() -> None:
+    unit = Path(__file__).parents[2] / "deploy" / "edgedns-probe.service"
+    lines = unit.read_text().splitlines()
+    assert {"AmbientCapabilities=CAP_NET_RAW", "CapabilityBoundingSet=CAP_NET_RAW"} <= {*lines}
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit)]
+    if shutil.which(command[0]) is None:
+        pytest.skip("needs systemd-analyze")
+    done = subprocess.run(command, capture_output=True, text=True)
+    if "unrecognized option" in done.stderr:
+        pytest.skip("this systemd-analyze can't look at unit files")
+    assert done.returncode == 0, done.stdout
 
 
 def in_namespace(groups: str, command: list[str]) -> subprocess.CompletedProcess[str]:
