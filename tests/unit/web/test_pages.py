@@ -41,7 +41,8 @@ TOLD = {
     "network": {"text": "AS64500/NO", "asn": 64500, "country": "NO", "as_name": HOSTILE},
     "candidates": [
         {"provider": "alder", "state": "up", "health": "up", "lost_because": "", "wan": 0.4, "w50": 1.0, "low": 0.1,
-         "high": 0.6, "score": 0.3, "rtt_ms": 12.34, "samples": 4.2, "age": 8.0, "level": "network"},
+         "high": 0.6, "score": 0.3, "rtt_ms": 12.34, "samples": 4.2, "age": 8.0, "level": "network",
+         "users": {"rtt_ms": 43.21, "connections": 120.4, "age": 2.0}},
         {"provider": "birch", "state": "up", "health": "down", "lost_because": "its probes of this network are lost"},
     ],
 }  # fmt: skip
@@ -159,6 +160,8 @@ def test_explain_is_asked_what_the_form_says_and_shows_every_candidate() -> None
     for wanted in ("everyone-else", "+0.40", "+0.10 … +0.60", "12.3", "its probes of this network are lost", "/16", "measured"):
         assert wanted in text
     assert "dig @127.0.0.1 -p 5300 www.cdn.example.net +subnet=198.51.100.0/24 +short" in text
+    plain = " ".join(re.sub(r"<[^>]*>", "", text).split())
+    assert "alder 43.2 ms in 120 connections" in plain
 
 
 def test_a_question_in_the_url_is_answered_without_scripts() -> None:
