@@ -125,7 +125,7 @@ class Server:
             lambda order: self.turns.call(trust.ordered, self.control, order, time.time()),
             token,
         )
-        routes += catchments.routes(lambda limit: self.turns.call(self.control.catchments.told, limit))
+        routes += catchments.routes(lambda limit: self.turns.call(self.control.measured.catchments.told, limit))
         app = admin.make_app(services, token, routes, tokens=self.tokens)
         sock = self._take_admin_socket(self.settings.admin)
         runner, address = await admin.start(app, sock)

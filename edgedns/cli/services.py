@@ -304,7 +304,7 @@ def families(control: Control, workers: Workers, now: float) -> Iterable[Family]
     yield from _capacity_families(control.caps.account)
     yield from control.passive.families()
     yield from trust.families(control)
-    yield from control.catchments.families()
+    yield from control.measured.catchments.families()
     checked, failing = control.checks.checked, control.checks.failing
     good = [((name, "1" if family == 4 else "2"), float((name, family) not in failing)) for name, family in sorted(checked)]
     yield Family("edgedns_provider_check", "1 while a provider's check is good.", "gauge", ("provider", "family"), good)

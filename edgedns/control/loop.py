@@ -30,7 +30,6 @@ from edgedns.probe.collector import Collector, Outcome
 from edgedns.publish import CLOCK_SKEW, Publisher, Root, refuse_implausible
 from edgedns.serve.current import Mapped
 from edgedns.steer.asn import AsnTable
-from edgedns.steer.catchments import Catchments
 from edgedns.steer.checks import Checks, Target
 from edgedns.steer.decisions import Decisions, moves
 from edgedns.steer.health import Health
@@ -78,7 +77,6 @@ class Control:
         self.orders = Orders(self.store, log)
         self.measured = Measured()
         self.passive = Passive()
-        self.catchments = Catchments()
         self.checks = Checks()
         self.gained = Gained(self.store, log)
         self.caps = Caps(self.store, log, paths.demand)
@@ -278,8 +276,8 @@ class Control:
         """One body of samples, as `Intake.read` takes it; a failure that it reveals is published at once."""
         outcome = self.intake.read(body, now, vantage, ahead)
         self.passive.take(outcome.others, self.measured, self.gained, self.force, now)
-        self.catchments.take(outcome.landed, now, lambda path: self.measured.health.lands_elsewhere(*path))
-        if len(batch := self.measured.admit(self.catchments.without_excused(outcome.probes()), now, ahead)):
+        self.measured.take_landed(outcome.landed, now)
+        if len(batch := self.measured.admit(outcome.probes(), now, ahead)):
             self.gained.take(batch, self.force.decisions)
             try:
                 changed = self.measured.take(batch, now)

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 from edgedns.engine.world import Serial
 from edgedns.errors import EdgednsError, SourceError
+from edgedns.model import LandedReply
 from edgedns.steer.batch import Batch
+from edgedns.steer.catchments import Catchments
 from edgedns.steer.checks import Checks
 from edgedns.steer.decisions import Decisions
 from edgedns.steer.health import Health
@@ -36,6 +38,7 @@ class Measured:
     beacons: RttStore = field(default_factory=RttStore)
     health: Health = field(default_factory=Health)
     vantages: Vantages = field(default_factory=Vantages)
+    catchments: Catchments = field(default_factory=Catchments)
     sampled_at: float = 0.0
     probed_at: float = 0.0
     _changes: int = 0
@@ -62,7 +65,14 @@ class Measured:
         if ahead is not None:
             for name in samples.vantages:
                 self.vantages.note_clock(name, ahead)
+        samples = self.catchments.without_excused(samples)
         return self.vantages.admit(samples, now) if len(samples) else samples
+
+    def take_landed(self, landed: Sequence[LandedReply], now: float) -> None:
+        """Take replies that landed elsewhere; what vantages in quarantine tell of them counts as little as their samples."""
+        out = self.vantages.quarantined if landed else []
+        trusted = [reply for reply in landed if reply.vantage not in out]
+        self.catchments.take(trusted, now, lambda path: self.health.lands_elsewhere(*path))
 
     def _take_late(self, replies: Batch) -> None:
         """What an agent kept while we were away: for the histograms of their own rounds. It reveals no failure of now."""
