@@ -64,7 +64,7 @@ class _Facing:
     def __init__(self, terms: pages.Terms, judge: Beacons, collector: str, token: str) -> None:
         self.terms = terms
         self.judge = judge
-        self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, self.say)
+        self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, sending.sparingly(self.say))
 
     def say(self, text: str) -> None:
         with contextlib.suppress(OSError):

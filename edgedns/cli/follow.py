@@ -13,7 +13,7 @@ import click
 from edgedns.cli import sending
 from edgedns.cli.duration import Duration
 from edgedns.errors import EdgednsError, SourceError
-from edgedns.probe.nginx import Connections
+from edgedns.probe.nginx import AccessLog
 from edgedns.probe.tail import Tail
 from edgedns.probe.uplink import Uplink
 
@@ -39,7 +39,7 @@ def follow(
     """Follow nginx's access log FILE and hand the round trips of users' connections to a collector."""
     try:
         providers = {one.address: one.provider for one in map(sending.source, sources)}
-        judge = Connections(sending.name(vantage, "--vantage"), providers, ceiling)
+        judge = AccessLog(sending.name(vantage, "--vantage"), providers, ceiling)
         following = _Following(Tail(file), judge, vantage, collector, sending.token(token_file))
         asyncio.run(following.run(duration))
     except EdgednsError as error:
@@ -49,11 +49,11 @@ def follow(
 class _Following:
     """One run: the file, what is made of its lines, and the way to the collector."""
 
-    def __init__(self, tail: Tail, judge: Connections, vantage: str, collector: str, token: str) -> None:
+    def __init__(self, tail: Tail, judge: AccessLog, vantage: str, collector: str, token: str) -> None:
         self.tail = tail
         self.judge = judge
         self.vantage = vantage
-        self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, self.say)
+        self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, sending.sparingly(self.say))
         self.is_hindered = False
 
     def say(self, text: str) -> None:

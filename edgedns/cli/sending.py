@@ -7,6 +7,8 @@ import ipaddress
 import os
 import re
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -23,6 +25,19 @@ def stop_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     return stopped
+
+
+def sparingly(say: Callable[[str], None], every: float = 60.0) -> Callable[[str], None]:
+    """`say`, but what begins with the same two words once in so many seconds: users come from networks that no table knows."""
+    said: dict[tuple[str, ...], float] = {}
+
+    def saying(text: str) -> None:
+        now, begins = time.monotonic(), tuple(text.split()[:2])
+        if now - said.get(begins, -every) >= every:
+            said[begins] = now
+            say(text)
+
+    return saying
 
 
 def name(text: str, option: str) -> str:

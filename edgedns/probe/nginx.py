@@ -38,7 +38,7 @@ class _Unfit(Exception):
         self.verdict = verdict
 
 
-class Connections:
+class AccessLog:
     """Judges log lines; `counts` partitions them. One sample a second of each client and provider, `ceiling` in all."""
 
     def __init__(self, vantage: str, providers: Mapping[str, str], ceiling: float) -> None:

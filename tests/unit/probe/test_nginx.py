@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgedns.probe import nginx
-from edgedns.probe.nginx import Connections
+from edgedns.probe.nginx import AccessLog
 
 NOW = 1_790_000_000.0
 OURS = {"192.0.2.10": "alder", "2001:db8:a1::10": "alder", "198.51.100.10": "birch"}
@@ -18,8 +18,8 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def make(ceiling: float = 1000.0) -> Connections:
-    return Connections("fra1", OURS, ceiling)
+def make(ceiling: float = 1000.0) -> AccessLog:
+    return AccessLog("fra1", OURS, ceiling)
 
 
 def line(**changes: Any) -> bytes:
@@ -125,4 +125,4 @@ def test_any_octets_are_harmless() -> None:
 
 def test_a_source_that_is_no_address_is_told() -> None:
     with pytest.raises(ValueError, match="not an IP address"):
-        Connections("fra1", {"alder": "192.0.2.10"}, 1.0)
+        AccessLog("fra1", {"alder": "192.0.2.10"}, 1.0)
