@@ -7,6 +7,8 @@ import contextlib
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -84,7 +86,8 @@ def probe(
         kept = None if rest["spool"] is None else Spool(rest["spool"], rest["spool_size"] << 20)
         session = _Session(plan, origins, whom, speech, collector, token, kept)
         pages = targeting.pages(rest["about_listen"], told)
-        asyncio.run(session.run(rest["duration"], rest["once"], pages, page(plan, origins, told)))
+        text = partial(page, plan, origins, told)
+        asyncio.run(session.run(rest["duration"], rest["once"], pages, lambda: text(time.time())))
     except EdgednsError as error:
         raise click.ClickException(str(error)) from None
 
@@ -109,7 +112,7 @@ class _Session:
         with contextlib.suppress(OSError):
             print(f"{time.strftime('%H:%M:%S')} {self.plan.vantage}: {text}", file=sys.stderr, flush=True)
 
-    async def run(self, duration: float | None, once: bool, pages: list[Address], text: str) -> None:
+    async def run(self, duration: float | None, once: bool, pages: list[Address], text: Callable[[], str]) -> None:
         """Until a signal, with the text served at these places."""
         async with targeting.telling(pages, text):
             await self._run(duration, once)

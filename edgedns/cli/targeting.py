@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from edgedns.steer.asn import AsnTable
 
 COLLECTOR = "collector"
 LOOK = 1.0
-ABOUT_MOST = 120
+_ABOUT = re.compile(r"(?:https?|mailto|tel):[!-~]{1,112}")
 Say = Callable[[str], None]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,7 +38,7 @@ _OPTIONS = (
                  help="Prefixes that are never probed, one a line; followed while it runs."),
     click.option("--per-network", type=click.FloatRange(0.01, 100_000),
                  help="At most so many packets a second to one network, over 10 s.  [5 x --per-address]"),
-    click.option("--about", metavar="URL|MAIL|NAME", default="", help="Whom to turn to: said in each packet that has room."),
+    click.option("--about", metavar="URI", default="", help="Whom to turn to: said in each packet that has room (RFC 9511)."),
     click.option("--about-listen", multiple=True, metavar="ADDR:PORT",
                  help="Answer there with a page that says who probes and how to opt out; several times if need be."),
 )  # fmt: skip
@@ -101,9 +102,9 @@ async def _follow_opt_out(agent: Agent, path: Path, watch: Watch, say: Say) -> N
 
 
 def about(text: str) -> str:
-    """--about: one line of ASCII without spaces."""
-    if len(text) > ABOUT_MOST or not all("!" <= char <= "~" for char in text):
-        raise click.BadParameter(f"it is at most {ABOUT_MOST} printable ASCII characters without blanks", param_hint="--about")
+    """--about: a URI, or nothing."""
+    if text and not _ABOUT.fullmatch(text):
+        raise click.BadParameter("it is a URI of at most 120 characters: https:, mailto: or tel:", param_hint="--about")
     return text
 
 
@@ -118,8 +119,8 @@ def pages(texts: tuple[str, ...], told: str) -> list[Address]:
 
 
 @contextlib.asynccontextmanager
-async def telling(places: list[Address], text: str) -> AsyncIterator[None]:
-    """The text as a page at these places for a while. EdgednsError where one can't be."""
+async def telling(places: list[Address], text: Callable[[], str]) -> AsyncIterator[None]:
+    """What `text` gives as a page at these places for a while. EdgednsError where one can't be."""
     served = Page(text)
     try:
         for place in places:

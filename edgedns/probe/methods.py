@@ -22,7 +22,7 @@ class Voice:
 
     `port` is the fleet's: the source port of UDP, one above that of DNS, and the identifier of ICMP, so that replies which
     anycast takes to another agent find a socket there. 0: whatever is free. `dns_zone` is where names of DNS probes lie,
-    `user_agent` and `http_time` belong to HTTP. `about` is whom to turn to, said by UDP and ICMP.
+    `user_agent` and `http_time` belong to HTTP. `about` is a URI, whom to turn to, said in UDP and ICMP.
     """
 
     key: bytes

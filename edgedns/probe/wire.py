@@ -8,14 +8,14 @@ pass off one peer's as another's; whoever has it (every agent of a fleet) can re
     4  version              1   2
     5  length of vantage    1
     6  length of provider   1
-    7  length of about      1
+    7  zero                 1
     8  number               8
    16  send time            8   Unix nanoseconds
    24  tag                 16   BLAKE2b of all the rest and of the peer's 4 or 16 octets, keyed
-   40  vantage, provider, about     ASCII
+   40  vantage, provider        ASCII
 
 It travels as it is in UDP and behind an ICMP header, and as hexadecimal labels in the name that a DNS query asks for.
-`about` says whom to turn to; the name has no room for it.
+UDP and ICMP may have a URI and a zero before it, which says whom to turn to (RFC 9511 section 3); a name has no room for that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from edgedns.model import Family
 
 MAGIC = b"EDPR"
 VERSION = 2
-_HEAD = struct.Struct("!4sBBBBQQ")
+_HEAD = struct.Struct("!4sBBBxQQ")
 _TAG = 16
 _NAMES_AT = _HEAD.size + _TAG
 
@@ -66,35 +66,37 @@ class Format(Protocol):
 
 
 class Echo:
-    """The stamp alone: what a UDP echo service sends back."""
+    """The stamp alone, behind the URI if there is one: what a UDP echo service sends back."""
 
     def __init__(self, key: bytes, vantage: str, provider: str, about: str = "") -> None:
-        """`key` is 16 to 64 secret octets; names are ASCII, at most 63 characters, `about` at most 255."""
-        names = [text.encode("ascii") for text in (vantage, provider, about)]
-        self._lengths = [len(name) for name in names]
-        self._names = b"".join(names)
+        """`key` is 16 to 64 secret octets; names are ASCII, at most 63 characters, `about` is a URI or nothing."""
+        vantage_name, provider_name = vantage.encode("ascii"), provider.encode("ascii")
+        self._about = about.encode("ascii") + b"\0" if about else b""
+        self._lengths = (len(vantage_name), len(provider_name))
+        self._names = vantage_name + provider_name
         self._keyed = blake2b(key=key, digest_size=_TAG)
 
     @property
     def size(self) -> int:
         """Octets of a request."""
-        return _NAMES_AT + len(self._names)
+        return len(self._about) + _NAMES_AT + len(self._names)
 
     def request(self, number: int, sent_ns: int, peer: str) -> bytes:
         head = _HEAD.pack(MAGIC, VERSION, *self._lengths, number, sent_ns)
-        return head + self._tag(head, self._names, peer) + self._names
+        return self._about + head + self._tag(head, self._names, peer) + self._names
 
     def stamp(self, reply: bytes, peer: str) -> Stamp | None:
+        if not reply.startswith(MAGIC):
+            reply = reply.partition(b"\0")[2]  # another agent of the fleet may have another URI
         if len(reply) < _NAMES_AT:
             return None
-        magic, version, vantage, provider, about, number, sent_ns = _HEAD.unpack_from(reply)
-        if magic != MAGIC or version != VERSION or len(reply) != _NAMES_AT + vantage + provider + about:
+        magic, version, vantage, provider, number, sent_ns = _HEAD.unpack_from(reply)
+        if magic != MAGIC or version != VERSION or reply[7] or len(reply) != _NAMES_AT + vantage + provider:
             return None
         names = reply[_NAMES_AT:]
         if not compare_digest(self._tag(reply[: _HEAD.size], names, peer), reply[_HEAD.size : _NAMES_AT]):
             return None
-        who, through = names[:vantage], names[vantage : vantage + provider]
-        return Stamp(who.decode("ascii", "replace"), through.decode("ascii", "replace"), number, sent_ns)
+        return Stamp(names[:vantage].decode("ascii", "replace"), names[vantage:].decode("ascii", "replace"), number, sent_ns)
 
     def _tag(self, head: bytes, names: bytes, peer: str) -> bytes:
         hasher = self._keyed.copy()

@@ -111,11 +111,12 @@ def test_who_asks_is_learnt_probed_and_left_alone_when_it_opts_out(world: World)
 
     mine = world.opt_out.with_name("mine")
     mine.write_text("# nobody yet\n")
-    agent_started(world, "--opt-out", str(mine), "--about", "noc@example.net", "--about-listen", f"{SOURCES['alder']}:80")
+    told = ["--about", "mailto:noc@example.net", "--about-listen", f"{SOURCES['alder']}:80"]
+    agent_started(world, "--opt-out", str(mine), *told)
     wait_for(lambda: min(world.pings("resolver"), world.pings("listed")) > 5, "nobody was probed")
     assert (world.pings("forwarder"), world.pings("shy")) == (0, 0)
-    page = world.net.hosts["listed"].run(sys.executable, "-c", FETCH, f"http://{SOURCES['alder']}/", "")
-    assert "noc@example.net" in page
+    page = world.net.hosts["listed"].run(sys.executable, "-c", FETCH, f"http://{SOURCES['alder']}/.well-known/probing.txt", "")
+    assert "Contact: mailto:noc@example.net" in page
     assert "never probed again" in page
 
     mine.write_text(f"{LISTED}/32\n")

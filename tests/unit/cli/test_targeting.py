@@ -41,11 +41,12 @@ def ran(folder: Path, **options: str) -> tuple[int, str]:
     ("options", "error"),
     [
         ({"targets": "collector", "collector": "-"}, "a collector has to be there"),
-        ({"about": "call us"}, "printable ASCII characters without blanks"),
-        ({"about": "x" * 121}, "at most 120 printable"),
+        ({"about": "mailto:call us"}, "it is a URI of at most 120 characters"),
+        ({"about": "noc@example.net"}, "https:, mailto: or tel:"),
+        ({"about": "tel:" + "1" * 120}, "at most 120 characters"),
         ({"about_listen": "127.0.0.1:0"}, "say whom to turn to with --about"),
-        ({"about": "noc@example.net", "about_listen": "127.0.0.1"}, "is not ADDR:PORT"),
-        ({"about": "noc@example.net", "about_listen": "192.0.2.1:80"}, "can't answer at 192.0.2.1:80: "),
+        ({"about": "mailto:noc@example.net", "about_listen": "127.0.0.1"}, "is not ADDR:PORT"),
+        ({"about": "mailto:noc@example.net", "about_listen": "192.0.2.1:80"}, "can't answer at 192.0.2.1:80: "),
         ({"opt_out": "/nowhere"}, "/nowhere can't be read: No such file"),
         ({"networks": "0"}, "0 is not in the range"),
         ({"per_network": "0"}, "0 is not in the range"),
@@ -123,10 +124,10 @@ def test_an_opt_out_list_is_followed_and_stays_while_it_can_not_be_read(
 
 def test_a_place_that_is_taken_is_said() -> None:
     async def main() -> None:
-        async with targeting.telling([Address("127.0.0.1", 0)], "text"):
+        async with targeting.telling([Address("127.0.0.1", 0)], str):
             pass
         with pytest.raises(EdgednsError, match=r"can't answer at 192\.0\.2\.1:80: "):
-            async with targeting.telling([Address("192.0.2.1", 80)], "text"):
+            async with targeting.telling([Address("192.0.2.1", 80)], str):
                 pass
 
     asyncio.run(main())

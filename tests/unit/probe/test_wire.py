@@ -141,3 +141,16 @@ def test_the_checksum_is_that_of_rfc_1071() -> None:
     packet = IcmpEcho(4, echo(), 7, raw=True).request(1, 2, PEER)
     assert checksum(packet) == 0
     assert checksum(b"\x01") == 0xFEFF
+
+
+def test_a_uri_stands_first_and_other_agents_read_past_it() -> None:
+    """RFC 9511 section 3: it begins at the first octet of the payload, and a zero ends it."""
+    told, silent = Echo(KEY, "fra1", "alder", "mailto:noc@example.net"), echo()
+    request = told.request(2**64 - 1, SENT, PEER)
+    assert request.startswith(b"mailto:noc@example.net\0EDPR")
+    assert len(request) == told.size
+    assert silent.stamp(request, PEER) == told.stamp(silent.request(2**64 - 1, SENT, PEER), PEER) == STAMP
+    ping = IcmpEcho(4, told).request(1, SENT, PEER)
+    assert ping[8:].startswith(b"mailto:noc@example.net\0")
+    assert IcmpEcho(4, silent).stamp(b"\0" + ping[1:], PEER) == STAMP._replace(number=1)
+    assert all(silent.stamp(reply, PEER) is None for reply in (b"mailto:noc", b"a\0", b"a\0" * 60, b"a\0" + request))
