@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from edgedns.config import Address, Settings
+from edgedns.control.caps import read_demand
+from edgedns.control.cookies import read_secrets
 from edgedns.engine.load import load_rules
 from edgedns.errors import RuleErrors
 from edgedns.serve import admin, worker
@@ -29,6 +31,10 @@ def rehearse(settings: Settings, listen: Sequence[Address], passed: Passed) -> N
         raise RuleErrors(errors)
     if settings.asn:
         asn.load(settings.asn)
+    if settings.demand:
+        read_demand(settings.demand)
+    if settings.cookie_secret_file:
+        read_secrets(settings.cookie_secret_file)
     _check_addresses(settings, listen, passed)
     worker.rehearse(settings.state)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgedns import metrics
+from edgedns.control.plainfile import read_plain
 from edgedns.control.schedule import Force
 from edgedns.engine.demand import (
     Demand,
@@ -48,6 +49,7 @@ SOON = 10.0
 HEAVIEST_AHEAD = 1500
 LEAST = 1e-9
 FILE = "loads"
+LARGEST = 64 << 20  # of a file of demand: two million lines
 
 
 @dataclass(frozen=True)
@@ -202,9 +204,9 @@ class Caps:
             return
         self._file_seen = seen
         try:
-            self.forecast = parse(self.file.read_text(encoding="utf-8"), str(self.file))
+            self.forecast = read_demand(self.file)
             self._solved_at = 0.0
-        except (SourceError, OSError, UnicodeDecodeError) as error:
+        except SourceError as error:
             self.log(f"{error}\nthe demand stays as it was")
 
     def problem(
@@ -276,6 +278,15 @@ class Caps:
         return {"accepted": len(loads), "gbit_per_query": {name: _giga(bits) for name, bits in fitted.items()}}
 
 
+def read_demand(path: Path) -> Forecast:
+    """The demand that a file gives; SourceError."""
+    try:
+        return parse(read_plain(path, LARGEST).content.decode(), str(path))
+    except (OSError, ValueError) as error:  # UnicodeDecodeError is one
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise SourceError(f"{path}: {said}") from error
+
+
 class LoadError(EdgednsError):
     """A measured load can't be used."""
 
@@ -293,9 +304,7 @@ def _identity(path: Path) -> tuple[int, ...]:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def up_now(
-    providers: Mapping[str, Provider], states: Mapping[str, State], failing: Failing, health: Health
-) -> frozenset[str]:
+def up_now(providers: Mapping[str, Provider], states: Mapping[str, State], failing: Failing, health: Health) -> frozenset[str]:
     """The providers that are up over at least one family that they have."""
     families: tuple[Family, Family] = (4, 6)
     return frozenset(

@@ -7,10 +7,10 @@ store.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from edgedns.control.plainfile import read_plain
 from edgedns.dns.cookie import SECRET, parse_secrets
 from edgedns.errors import SourceError
 from edgedns.store.local import CookieSecrets, LocalStore
@@ -50,10 +50,12 @@ class Secrets:
             self._roll(now)
         elif self._has_changed():
             try:
-                self._take(self._path, now)
-            except (OSError, ValueError) as error:
-                said = error.strerror if isinstance(error, OSError) else str(error)
-                self._log(f"{self._path}: {said}; the cookie secrets stay as they were")
+                keys, mode = read_secrets(self._path)
+            except SourceError as error:
+                self._log(f"{error}; the cookie secrets stay as they were")
+                return
+            try:
+                self._take(keys, mode, self._path, now)
             except SourceError:  # the state directory's fault: it is tried again
                 self._read = False
                 raise
@@ -75,19 +77,23 @@ class Secrets:
         self._read, self._seen = True, now
         return True
 
-    def _take(self, path: Path, now: float) -> None:
-        # A pipe that nobody writes to must not be waited for: all that changes the world would wait, too.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="ascii", errors="replace") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise ValueError("not a plain file")
-            keys = parse_secrets(file.read(LARGEST))
+    def _take(self, keys: tuple[bytes, ...], mode: int, path: Path, now: float) -> None:
         if mode & OTHERS_MAY:
             self._log(f"{path}: everybody can read or write the cookie secrets (mode {mode & 0o777:o}): chmod o-rwx")
         kept = self._store.cookie_secrets()
         if kept is None or (kept.keys, kept.shared) != (keys, True):
             self._store.keep_cookie_secrets(CookieSecrets(keys, now, shared=True))
             self._log(f"{path}: {len(keys)} cookie secret{'s' * (len(keys) > 1)}, shared; the first makes cookies")
+
+
+def read_secrets(path: Path) -> tuple[tuple[bytes, ...], int]:
+    """The secrets in a file, and its permissions; SourceError."""
+    try:
+        file = read_plain(path, LARGEST)
+        return parse_secrets(file.content.decode("ascii", "replace")), file.mode
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise SourceError(f"{path}: {said}") from error
 
 
 def _mark(path: Path | None) -> Mark:

@@ -46,6 +46,10 @@ class Secrets(NamedTuple):
 
     cookies: tuple[bytes, ...]
 
+    def __repr__(self) -> str:
+        """Nothing of them: what fails with them at hand may be logged."""
+        return f"Secrets({len(self.cookies)})"
+
 
 class Steered(NamedTuple):
     """One steering decision. `provider` is an index, or NONE; `scope` counts bits of the address that was looked up."""

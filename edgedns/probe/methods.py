@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgedns.probe.connect import TcpLine
 from edgedns.probe.http import HttpLine, HttpTime
@@ -25,7 +25,7 @@ class Voice:
     `user_agent` and `http_time` belong to HTTP. `about` is a URI, whom to turn to, said in UDP and ICMP.
     """
 
-    key: bytes
+    key: bytes = field(repr=False)
     port: int = 0
     dns_zone: str = "edgedns-probe.invalid"
     user_agent: str = "edgedns-probe"

@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 MOST = 253  # descriptors in one message: SCM_MAX_FD
@@ -17,10 +17,12 @@ PATIENCE = 3.0
 
 
 class Giver:
-    """A worker's side: whoever asks gets duplicates of the sockets, until `close`."""
+    """A worker's side: whoever asks gets duplicates of the sockets, until `close`; what goes wrong with that is told."""
 
-    def __init__(self, run: Path, slot: int, sockets: Sequence[socket.socket]) -> None:
-        self._sockets = sockets
+    def __init__(
+        self, run: Path, slot: int, sockets: Sequence[socket.socket], complain: Callable[[str, BaseException], None]
+    ) -> None:
+        self._sockets, self._complain = sockets, complain
         self._path = run / _name(slot)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._path.unlink(missing_ok=True)
@@ -39,8 +41,11 @@ class Giver:
                 asker, _ = self._listener.accept()
             except OSError:  # closed
                 return
-            with asker, contextlib.suppress(OSError):  # who asked may be gone
-                socket.send_fds(asker, [b"sockets"], [sock.fileno() for sock in self._sockets])
+            with asker:
+                try:
+                    socket.send_fds(asker, [b"sockets"], [sock.fileno() for sock in self._sockets])
+                except OSError as error:  # who asked may be gone
+                    self._complain("giving sockets", error)
 
     def close(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -48,17 +53,18 @@ class Giver:
         self._listener.close()
 
 
-def ask(run: Path, slot: int) -> list[socket.socket]:
-    """The sockets of the worker in a slot; none where it doesn't give them."""
+def ask(run: Path, slot: int) -> list[socket.socket] | None:
+    """The sockets of the worker in a slot; None where it doesn't give them."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock, contextlib.suppress(OSError):
         sock.settimeout(PATIENCE)
         with _short(run) as folder:
             sock.connect(f"{folder}/{_name(slot)}")
-        _, descriptors, _, _ = socket.recv_fds(sock, 64, MOST)
+        said, descriptors, _, _ = socket.recv_fds(sock, 64, MOST)
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
-        return [socket.socket(fileno=descriptor) for descriptor in descriptors]
-    return []
+        found = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        return found if said else None  # it hung up
+    return None
 
 
 def _name(slot: int) -> str:

@@ -277,7 +277,7 @@ def _open_counters(run: Path, slot: int, complain: Complaints) -> metrics.Counte
 
 def _open_giver(run: Path, slot: int, found: Sequence[socket.socket], complain: Complaints) -> Giver | None:
     try:
-        return Giver(run, slot, found)
+        return Giver(run, slot, found, complain)
     except OSError as error:  # the next control process will have to do with sockets of its own
         complain("offering sockets", error)
         return None

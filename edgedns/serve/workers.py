@@ -289,15 +289,21 @@ class Workers:
         known = {one.number: one for one in self._given}
         found = []
         for status in alive:
-            berth = self._ask(status.slot, known)
+            berth = self._ask(status.slot, known) or []
             found.append(Worker(status.slot, status.pid, status.ticks, ready=status.ready, berth=berth))
         read = {one.number for each in found for one in each.berth}
         self._given = [one for one in self._given if one.number not in read]
         return found
 
-    def _ask(self, slot: int, known: dict[int, Held]) -> Berth:
-        """Duplicates of the sockets of the worker in a slot, or what is known already under the same number."""
-        got = [sockets.held(sock) for sock in handover.ask(self._run, slot)]
+    def _ask(self, slot: int, known: dict[int, Held]) -> Berth | None:
+        """Duplicates of the sockets of the worker in a slot, or what is known already under the same number.
+
+        None where it does not give them.
+        """
+        given = handover.ask(self._run, slot)
+        if given is None:
+            return None
+        got = [sockets.held(sock) for sock in given]
         berth = [known.setdefault(one.number, one) for one in got if not udp.is_retired(one.sock)]
         sockets.close(one for one in got if one not in berth)
         return berth
@@ -375,7 +381,7 @@ class Workers:
             status = read_status(self._run, one.slot)
             if status and status.pid == one.pid and status.ready:
                 one.ready, one.failures = True, 0
-                one.berth = self._ask(one.slot, {each.number: each for each in one.berth})
+                self._follow_berth(one)
             return
         head = metrics.read_head(self._run, one.slot)
         if head is None and read_status(self._run, one.slot) is None:
@@ -385,6 +391,15 @@ class Workers:
         if head and head.pid == one.pid and head.beat and now - head.beat > SILENT:
             self._log(f"worker {one.slot}, process {one.pid}, has hung for {now - head.beat:.0f} s; it is killed")
             one.send(signal.SIGKILL)
+
+    def _follow_berth(self, one: Worker) -> None:
+        """What a worker that is ready answers on: what it was given, and what it opened itself. Not told, what it was given."""
+        berth = self._ask(one.slot, {each.number: each for each in one.berth})
+        if berth is None:
+            self._log(f"worker {one.slot}, process {one.pid}, does not give its sockets: the next one opens what it lacks")
+            return
+        sockets.close(each for each in one.berth if each not in berth and not each.shared)
+        one.berth = berth
 
     def _wait_ready(self, timeout: float) -> None:
         until = time.monotonic() + timeout

@@ -35,6 +35,10 @@ class CookieSecrets(NamedTuple):
     since: float
     shared: bool = False
 
+    def __repr__(self) -> str:
+        """Nothing of the keys: what fails with them at hand may be logged."""
+        return f"CookieSecrets({len(self.keys)} keys, since={self.since}, shared={self.shared})"
+
 
 class LocalStore:
     """Files below `directory`, which is made. Not thread-safe: one control process has it. SourceError where it can't write."""

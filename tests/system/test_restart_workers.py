@@ -152,11 +152,43 @@ def test_sockets_are_given_to_their_owner_only(make: Make, tmp_path: Path) -> No
     workers = make()
     workers.start()
     assert (tmp_path / "run" / "worker-0.sock").stat().st_mode & 0o077 == 0
-    assert handover.ask(tmp_path / "run", 7) == []
+    assert handover.ask(tmp_path / "run", 7) is None
     stopped = workers._workers[0].pid
     workers.leave()
     os.kill(stopped, signal.SIGTERM)
     wait(lambda: not (tmp_path / "run" / "worker-0.sock").exists())
+
+
+def test_sockets_that_can_t_be_given_are_told_of(tmp_path: Path) -> None:
+    told: list[tuple[str, BaseException]] = []
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    giver = handover.Giver(tmp_path, 3, [sock], lambda what, error: told.append((what, error)))
+    given = handover.ask(tmp_path, 3)
+    assert given is not None
+    assert len(given) == 1
+    given[0].close()
+    sock.close()
+    assert handover.ask(tmp_path, 3) is None
+    wait(lambda: [what for what, _ in told] == ["giving sockets"])
+    giver.close()
+
+
+def test_a_worker_that_gives_nothing_leaves_its_sockets_to_the_next(
+    make: Make, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = make()
+    workers.start()
+    before = numbers(workers)
+    monkeypatch.setattr(handover, "ask", lambda run, slot: None)
+    for _ in range(2):
+        address, (pid,) = workers.listen[0], workers.pids
+        kill(pid)
+        with clients(address, 1) as (sock,):
+            sock.send(b"hello")  # it waits in the socket
+            poll_until(workers, lambda dead=pid: workers.pids not in ([], [dead]))
+            assert sock.recv(100) == b"hello"
+        assert numbers(workers) == before
+    assert any("does not give its sockets" in line for line in lines)
 
 
 def test_sockets_that_were_passed_are_shared_by_all(make: Make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -15,7 +16,7 @@ import pytest
 
 from edgedns import metrics
 from edgedns.control import Control, Paths
-from edgedns.control.caps import LoadError
+from edgedns.control.caps import LoadError, read_demand
 from edgedns.engine.demand import Rates, counts_by_network
 from edgedns.engine.forecast import by_network, parse
 from edgedns.errors import SourceError
@@ -267,6 +268,21 @@ def test_demand_may_be_given_in_a_file_and_bits_need_no_measured_load_then(tmp_p
     place.price()
     assert place.account["total"] == pytest.approx(1e9)
     assert place.ask(1) == {"birch": NETWORKS}
+
+
+@pytest.mark.timeout(20)
+def test_demand_is_read_from_plain_files_of_some_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, file = tmp_path / "pipe", tmp_path / "demand.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(SourceError, match="pipe: not a plain file"):
+        read_demand(pipe)
+    with pytest.raises(SourceError, match="no-such: No such file"):
+        read_demand(tmp_path / "no-such")
+    file.write_text("network,queries\nDE,1\n", encoding="utf-8")
+    assert read_demand(file).entries
+    monkeypatch.setattr("edgedns.control.caps.LARGEST", 10)
+    with pytest.raises(SourceError, match="longer than 10 octets"):
+        read_demand(file)
 
 
 class TestForecast:

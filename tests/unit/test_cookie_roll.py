@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgedns.control.cookies import DAY, MONTH, Secrets, rolled
+from edgedns.engine import answer
+from edgedns.probe.methods import Voice
 from edgedns.store.local import CookieSecrets, LocalStore
 
 A, B, C = bytes(range(16)), bytes(range(16, 32)), bytes(range(32, 48))
@@ -141,3 +143,11 @@ def test_a_pipe_in_place_of_the_file_is_told_of_and_not_waited_for(place: Place)
     place.secrets().follow(NOW)
     assert place.lines == [f"{place.path}: not a plain file; the cookie secrets stay as they were"]
     assert place.keys() == before
+
+
+def test_what_holds_secrets_tells_nothing_of_them() -> None:
+    """Whatever fails with them at hand: its message and its trace may be logged."""
+    secret = b"sixteen secret 8"
+    for holder in (answer.Secrets((secret,)), CookieSecrets((secret,), NOW), Voice(secret)):
+        assert "secret 8" not in f"{holder} {holder!r} {(holder,)}"
+        assert type(holder).__name__ in repr(holder)
