@@ -37,6 +37,7 @@ class Sites:
         self.script = ""
         self.asked: list[str] = []
         self.headers = {name: dict(ALLOWED) for name in DELAY_MS}
+        self.hangs: set[str] = set()
         self._loop, self._started = asyncio.new_event_loop(), threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -76,7 +77,7 @@ class Sites:
     async def _tiny(self, request: web.Request) -> web.Response:
         name = next(name for name, place in PLACE.items() if request.host.startswith(f"{place}:"))
         self.asked.append(name)
-        await asyncio.sleep(DELAY_MS[name] / 1000)
+        await asyncio.sleep(DELAY_MS[name] / 1000 if name not in self.hangs else 4.0)
         return web.Response(status=204, headers=self.headers[name])
 
 
@@ -166,6 +167,16 @@ def test_who_is_not_to_report_or_hides_its_timing_gives_no_sample(
     browser.until("return performance.getEntriesByType('resource').some((one) => one.name.endsWith('/v1/beacon'))")
     assert beacon.sum() == "1 reports, 1 incomplete"
     assert beacon.sent.read_text() == ""
+
+
+def test_who_does_not_answer_within_three_seconds_has_no_number(
+    browser: Browser, sites: Sites, start: Callable[..., Beacon]
+) -> None:
+    sites.hangs.add("birch")
+    beacon = start(f"--origin={sites.origin}", "--share=100%")
+    browser.open(sites.origin)
+    browser.until("return performance.getEntriesByType('resource').some((one) => one.name.endsWith('/v1/beacon'))")
+    assert beacon.sum() == "1 reports, 1 incomplete"
 
 
 def test_most_pages_do_not_measure(browser: Browser, sites: Sites, start: Callable[..., Beacon]) -> None:
