@@ -98,11 +98,15 @@ class Measured:
         if self.rtt.round * period > now + AHEAD:  # the clock was set back: rounds would stand still until it catches up
             self.rtt, self.beacons = RttStore(period), RttStore(period)
         if not stale:
-            self.rtt.close_round(now, partial(self.vantages.vet, now=now))
+            self.rtt.close_round(now, partial(self._vet, now=now))
             self.beacons.close_round(now)
         self.vantages.close(now, period)
         self.health.leave_out(self.vantages.quarantined)
         return None if stale else table_of(beside(self.rtt.cells(), self.beacons.cells()), only=list(providers))
+
+    def _vet(self, round_: Batch, now: float) -> Batch:
+        self.catchments.hold_to(round_, now)
+        return self.vantages.vet(round_, now)
 
     def news(self, log: Callable[[str], None]) -> list[str]:
         """What has changed of who is trusted, logged and told once."""

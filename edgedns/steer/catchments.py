@@ -3,7 +3,8 @@
 A provider's address is announced from several sites, and anycast takes a reply to whichever is nearest to who replied. A
 path from one vantage through a provider to a network thus *lands elsewhere* for as long as somebody says so; meanwhile, and
 a little before and after, what that vantage loses on it says nothing of the path. What nobody has said for five minutes is
-forgotten.
+forgotten. Where the vantage hears replies itself meanwhile, it was not so, or is no longer: then nobody is believed about
+that path for ten minutes, so that whoever says it of all paths hides no failure.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import numpy as np
 from edgedns import metrics
 from edgedns.model import Family, LandedReply, NetworkKey
 from edgedns.steer.batch import Batch
-from edgedns.steer.rows import Bools, key_of
+from edgedns.steer.rows import Bools, Floats, key_of, lookup, pack, rows_of
 
 AROUND = 15.0  # seconds: a landing is told at most every five, and its batch may be late
 KEPT = 300.0
+GRACE = 5.0  # seconds: as far as clocks may differ
+DOUBTED = 600.0
 PATHS_LIMIT = 50_000
 
 
@@ -44,11 +47,15 @@ class Elsewhere:
 
 
 class Catchments:
-    """What is known of them. `excused` counts losses that were none, `over` landings for which there was no room."""
+    """What is known of them. `excused` counts losses that were none, `belied` landings that were not believed.
+
+    Landings for which there is no room are counted by `over`.
+    """
 
     def __init__(self) -> None:
-        self.excused = self.over = 0
+        self.excused = self.over = self.belied = 0
         self._paths: dict[Path, Elsewhere] = {}
+        self._doubted: dict[Path, float] = {}
         self._forgot_at = 0.0
 
     def __len__(self) -> int:
@@ -59,6 +66,7 @@ class Catchments:
         if abs(now - self._forgot_at) >= KEPT / 10:
             self._forgot_at = now
             self._paths = {path: known for path, known in self._paths.items() if abs(now - known.last) < KEPT}
+            self._doubted = {path: at for path, at in self._doubted.items() if abs(now - at) < DOUBTED}
         for reply in landed:
             if (path := self._note(reply)) is not None:
                 on_new(path)
@@ -66,6 +74,9 @@ class Catchments:
     def _note(self, reply: LandedReply) -> Path | None:
         path = Path(reply.sent_by, reply.provider, reply.network, reply.family)
         self._paths.pop(path._replace(vantage=reply.vantage), None)  # what that one asks lands there itself now
+        if path in self._doubted:
+            self.belied += 1
+            return None
         known = self._paths.get(path)
         if known is None:
             if len(self._paths) < PATHS_LIMIT:
@@ -78,6 +89,17 @@ class Catchments:
         known.since, known.last = min(known.since, reply.at), max(known.last, reply.at)
         known.replies += 1
         return None
+
+    def hold_to(self, heard: Batch, now: float) -> None:
+        """Take what the vantages heard themselves, in a round: that ends what was told of those paths."""
+        paths = list(self._paths)
+        if not paths or not len(heard):
+            return
+        last = _last_heard(paths, heard)
+        since = np.array([self._paths[path].since for path in paths])
+        for i in np.flatnonzero(last > since + GRACE).tolist():
+            del self._paths[paths[i]]
+            self._doubted[paths[i]] = now
 
     def without_excused(self, batch: Batch) -> Batch:
         """The samples less the losses that landed elsewhere."""
@@ -104,6 +126,8 @@ class Catchments:
         yield metrics.Family("edgedns_catchments_elsewhere", "Paths whose replies land at another PoP.", "gauge", (), paths)
         excused = [((), float(self.excused))]
         yield metrics.Family("edgedns_losses_excused", "Losses that landed at another PoP: none.", "counter", (), excused)
+        belied = [((), float(self.belied))]
+        yield metrics.Family("edgedns_landings_belied", "Landings told of where the asker hears replies.", "counter", (), belied)
 
     def told(self, limit: int) -> dict[str, Any]:
         """For people: the networks whose replies land elsewhere, those told of last first, `limit` of them at most."""
@@ -112,6 +136,25 @@ class Catchments:
             groups.setdefault((path.network, path.provider, path.family, known.lands_at), []).append((path, known))
         newest = sorted(groups.values(), key=lambda group: -max(known.last for _, known in group))
         return {"catchments": [_told(group) for group in newest[:limit]], "total": len(groups)}
+
+
+def _last_heard(paths: Sequence[Path], heard: Batch) -> Floats:
+    """When each path's own vantage last heard a reply on it, -inf for never."""
+    keys, places = np.unique(pack(heard.rows), return_inverse=True)
+    providers, vantages = ({name: i for i, name in enumerate(names)} for names in (heard.providers, heard.vantages))
+    width = len(heard.vantages) * len(heard.providers)
+    code = places.reshape(-1)[heard.row] * 2 * width + (heard.family == 6) * width
+    code += heard.provider * len(heard.vantages) + heard.vantage
+    codes, which = np.unique(code, return_inverse=True)
+    latest = np.full(len(codes), -np.inf)
+    np.maximum.at(latest, which.reshape(-1), np.where(heard.lost, -np.inf, heard.at))
+    rows = lookup(keys, pack(rows_of([path.network for path in paths])))
+    parts = [(path.family == 6, providers.get(path.provider, -1), vantages.get(path.vantage, -1)) for path in paths]
+    six, provider, vantage = (np.array(column, dtype=np.int64) for column in zip(*parts, strict=True))
+    wanted = rows * 2 * width + six * width + provider * len(heard.vantages) + vantage
+    at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+    there = (rows >= 0) & (provider >= 0) & (vantage >= 0) & (codes[at] == wanted)
+    return np.where(there, latest[at], -np.inf)
 
 
 def _told(group: Sequence[tuple[Path, Elsewhere]]) -> dict[str, Any]:

@@ -36,10 +36,10 @@ def landed(at: float, vantage: str = "ams1", sent_by: str = "fra1") -> bytes:
     return "\n".join(map(json.dumps, lines)).encode()
 
 
-def lose(control: Control, told_by: str = "", seconds: float = 10.0) -> None:
+def lose(control: Control, told_by: str = "", begin: float = NOW + 21) -> None:
     """fra1 hears nothing of the moved networks through birch; somebody tells of each that it landed there."""
-    at = NOW + 21
-    while at < NOW + 21 + seconds:
+    at = begin
+    while at < begin + 10:
         if told_by:
             assert control.ingest(landed(at, told_by), at).reply() == {"accepted": len(MOVED), "rejected": []}
         control.ingest(samples(at, {**GOOD, "birch": None}, MOVED, vantage="fra1"), at)
@@ -72,3 +72,15 @@ def test_what_a_vantage_in_quarantine_tells_explains_nothing(control: Control) -
     lose(control, "ams1")
     assert is_down(control)
     assert len(control.measured.catchments) == 0
+
+
+def test_who_says_it_of_everything_all_the_time_hides_no_failure(control: Control) -> None:
+    """fra1 hears replies itself where ams1 claims them: so ams1 is not believed when they fail."""
+    for at in (NOW + 21, NOW + 26):
+        control.ingest(landed(at), at)
+        control.ingest(samples(at + 1, GOOD, vantage="fra1"), at + 1)
+    control.ingest(samples(NOW + 28, GOOD, vantage="fra1"), NOW + 28)
+    control.close_round(NOW + 30)
+    lose(control, "ams1", begin=NOW + 31)
+    assert is_down(control)
+    assert control.measured.catchments.belied == 20

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+from typing import Any
+
 import pytest
 
 from edgedns.model import Family, LandedReply, NetworkKey, RttSample
 from edgedns.steer import catchments
 from edgedns.steer.batch import batch_of
-from edgedns.steer.catchments import AROUND, KEPT, Catchments
+from edgedns.steer.catchments import AROUND, DOUBTED, GRACE, KEPT, Catchments
 
 START = 1_764_000_000.0
 NETWORK, OTHER = NetworkKey(64500, "DE", 4, 0xCB00), NetworkKey(64501, "US", 4, 0xC633)
@@ -79,6 +83,49 @@ def test_what_nobody_tells_of_is_forgotten() -> None:
     known.take([], START + KEPT + KEPT / 10)
     assert len(known) == 0
     assert left(known, loss()) == 1
+
+
+def heard(at: float, **more: Any) -> RttSample:
+    return replace(loss(at, **more), rtt_ms=12.5)
+
+
+def test_who_hears_replies_itself_is_not_elsewhere_and_nobody_is_believed_for_a_while() -> None:
+    known = told(landed(0.0), landed(0.0, OTHER), landed(0.0, sent_by="iad1"))
+    known.hold_to(batch_of([heard(GRACE + 1.0), heard(9.0, vantage="ams1"), loss(9.0, network=OTHER)]), START + 10.0)
+    assert len(known) == 2
+    known.take([landed(11.0), landed(DOUBTED - 1.0)], START + DOUBTED)
+    assert (len(known), known.belied) == (0, 2)
+    assert left(known, loss(11.0)) == 1
+    known.take([landed(DOUBTED + 50.0)], START + DOUBTED + 50.0)
+    assert left(known, loss(DOUBTED + 50.0)) == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        heard(GRACE - 1.0),
+        heard(10.0, provider="birch"),
+        heard(10.0, vantage="iad1"),
+        heard(10.0, network=OTHER),
+        heard(10.0, family=6),
+        loss(10.0),
+    ],
+)
+def test_replies_of_other_paths_and_those_before_it_moved_end_nothing(other: RttSample) -> None:
+    known = told(landed(0.0))
+    known.hold_to(batch_of([other, heard(10.0, vantage="sin1")]), START + 10.0)
+    assert len(known) == 1
+
+
+def test_many_paths_are_held_to_what_was_heard_one_by_one() -> None:
+    dice = Random(5)
+    networks = [NetworkKey(64500 + n, "DE", 4, n) for n in range(20)]
+    chances = [(v, p, n, f) for v in ("fra1", "iad1") for p in ("alder", "birch") for n in networks for f in (4, 6)]
+    told_of, sampled = dice.sample(chances, 60), dice.sample(chances, 70)
+    known = Catchments()
+    known.take([LandedReply(START, "ams1", p, n, f, v) for v, p, n, f in told_of], START)
+    known.hold_to(batch_of(RttSample(START + 20.0, v, p, n, f, 5.0) for v, p, n, f in sampled), START + 30.0)
+    assert set(known._paths) == {*told_of} - {*sampled}
 
 
 def test_there_is_room_for_so_many_paths_only(monkeypatch: pytest.MonkeyPatch) -> None:
