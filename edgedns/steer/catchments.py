@@ -127,7 +127,7 @@ class Catchments:
         excused = [((), float(self.excused))]
         yield metrics.Family("edgedns_losses_excused", "Losses that landed at another PoP: none.", "counter", (), excused)
         belied = [((), float(self.belied))]
-        yield metrics.Family("edgedns_landings_belied", "Landings told of where the asker hears replies.", "counter", (), belied)
+        yield metrics.Family("edgedns_landings_belied", "Landings told of though the asker hears.", "counter", (), belied)
 
     def told(self, limit: int) -> dict[str, Any]:
         """For people: the networks whose replies land elsewhere, those told of last first, `limit` of them at most."""
