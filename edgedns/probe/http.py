@@ -107,7 +107,7 @@ class HttpLine:
     def __init__(self, source: Source, secure: bool, user_agent: str, timed: HttpTime = "connect") -> None:
         """NotPossible where nothing can leave from there."""
         self.strays = 0
-        self.way = "the TCP handshake before it" if timed == "connect" else "the time to its first octet"
+        self.way = f"timing {'the TCP handshake' if timed == 'connect' else 'the first octet of the reply'}"
         self._source = source
         self._secure = secure
         self._user_agent = user_agent

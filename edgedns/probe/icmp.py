@@ -66,8 +66,8 @@ def _how() -> str:
 def told(kind: Kind) -> str:
     """Which it is, for the log."""
     if kind == "raw":
-        return "raw sockets (CAP_NET_RAW)"
-    return f"unprivileged sockets (net.ipv4.ping_group_range = {' '.join(_range())})"
+        return "raw sockets, by CAP_NET_RAW"
+    return f"unprivileged sockets, by net.ipv4.ping_group_range = {' '.join(_range())}"
 
 
 def _range() -> list[str]:

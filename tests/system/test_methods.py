@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,6 +30,19 @@ DEVICES = {
 HOSTS = ("203.0.113.7", "2001:db8:77::7")
 SOURCES = ("alder=192.0.2.10", "alder=2001:db8:a1::10")
 RAW = "+net_raw"
+WEB_SERVER = """
+import http.server, json, ssl, sys, threading
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(*sys.argv[1:])
+ports = {}
+for method in ("http", "https"):
+    server = http.server.ThreadingHTTPServer(("198.51.100.10", 0), http.server.BaseHTTPRequestHandler)  # says 501
+    if method == "https":
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever).start()
+    ports[method] = server.server_port
+print(json.dumps(ports), flush=True)
+"""
 Entries = Sequence[dict[str, object]]
 
 
@@ -89,17 +103,43 @@ def test_nothing_but_icmp_needs_a_privilege(host: Machine) -> None:
     assert "probing by dns, tcp, udp\n" in ended.stderr
 
 
+@contextlib.contextmanager
+def web_server(host: Machine) -> Iterator[dict[str, int]]:
+    """Plain HTTP and HTTPS on the machine's own second address; gives the ports by method."""
+    key, certificate = host.folder / "key.pem", host.folder / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    subprocess.run([*make, "-subj", "/CN=x", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    command = host.world.command(sys.executable, "-c", WEB_SERVER, str(certificate), str(key))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield json.loads(server.stdout.readline())
+        finally:
+            server.kill()
+
+
+def test_http_and_https_need_none_either(host: Machine) -> None:
+    with web_server(host) as ports:
+        places = {way: f"198.51.100.10:{port}" for way, port in ports.items()}
+        targets = [{"address": "203.0.113.7", "endpoint": place, "method": way} for way, place in places.items()]
+        for timed in ("connect", "first-byte"):
+            ended = host.probe(targets, SOURCES[:1], more=["--timeout=1s", f"--http-time={timed}"])
+            assert replied(ended) == ["203.0.113.7"] * 2
+            way = "the TCP handshake" if timed == "connect" else "the first octet of the reply"
+            assert f"probing by http (timing {way}), https (timing {way})\n" in ended.stderr
+
+
 def test_icmp_of_a_group_that_may(host: Machine) -> None:
     host.world.groups("65534 65534")
     ended = host.probe(by("icmp"))
     assert replied(ended) == sorted(HOSTS)
-    assert "probing by icmp by unprivileged sockets (net.ipv4.ping_group_range = 65534 65534)" in ended.stderr
+    assert "probing by icmp (unprivileged sockets, by net.ipv4.ping_group_range = 65534 65534)" in ended.stderr
 
 
 def test_icmp_with_one_capability(host: Machine) -> None:
     ended = host.probe(by("icmp"), capabilities=RAW)
     assert replied(ended) == sorted(HOSTS)
-    assert "probing by icmp by raw sockets (CAP_NET_RAW)" in ended.stderr
+    assert "probing by icmp (raw sockets, by CAP_NET_RAW)" in ended.stderr
 
 
 def test_icmp_with_neither_says_what_to_do(host: Machine) -> None:
