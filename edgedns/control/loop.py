@@ -312,10 +312,10 @@ class Control:
         self.counts.rounds += 1
         self._heal()
         force = self.force
-        self.gained.close_round(force, now)
         self.passive.close_round(now)
         self.caps.observe(force, partial(self._view, now), self.run, self.registry, now)
         table = self.measured.close_round(list(self.world.rules.providers), now)
+        self.gained.close_round(force, now, self.measured.vantages.counted)
         for line in self.measured.news(self.log):
             self.note("vantage", line, now)
         wished = self._wished(replace(force, table=table, taken_at=now), now) if table is not None else None

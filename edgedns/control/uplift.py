@@ -47,12 +47,13 @@ class Gained:
         """Take samples that came while these decisions were in force."""
         self.uplift.observe(samples, decisions)
 
-    def close_round(self, force: Force, now: float) -> None:
+    def close_round(self, force: Force, now: float, vet: Callable[[Batch], Batch] = lambda batch: batch) -> None:
+        """Count the round that ends, as much as `vet` gives back."""
         period = force.world.rules.round
         if self.uplift.round_seconds != period:  # what was counted in other rounds can't be gone on with
             self.uplift = Uplift(period)
         columns = force.decisions.columns
-        self.uplift.close_round(columns, now)
+        self.uplift.close_round(columns, now, vet)
         self.losing = None
         if abs(now - self._looked_at) >= LOOK_EVERY:
             self._looked_at = now

@@ -8,7 +8,7 @@ whoever measures at the users' side. Lost probes have no ms: failures are told e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,12 +66,12 @@ class Uplift:
                 if len(counted):
                     self._store(column).observe_columns(counted)
 
-    def close_round(self, columns: Iterable[Column], now: float) -> None:
-        """Count the round that ends; columns that are no longer there are forgotten."""
+    def close_round(self, columns: Iterable[Column], now: float, vet: Callable[[Batch], Batch] = lambda batch: batch) -> None:
+        """Count the round that ends, as much as `vet` gives back; columns that are no longer there are forgotten."""
         names = {repr(column) for column in columns}
         self._stores = {name: store for name, store in self._stores.items() if name in names}
         for store in self._stores.values():
-            store.close_round(now)
+            store.close_round(now, vet)
 
     def gains(self, column: Column) -> Gains:
         """The networks that have samples enough of both roles, in key order."""

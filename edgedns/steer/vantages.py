@@ -23,7 +23,7 @@ from edgedns.errors import SourceError
 from edgedns.steer.batch import Batch, joined
 from edgedns.steer.paths import GROUP, PROVIDERS, VANTAGES
 from edgedns.steer.rows import Bools, Ints, Sections, pack, pack_json, starts, unpack_json
-from edgedns.steer.views import Seen, Views
+from edgedns.steer.views import NOBODY, Outvoted, Seen, Views
 
 SHARE = 0.5
 LEAST_SHARED = 8  # networks
@@ -84,6 +84,7 @@ class Vantages:
     capped: int = 0
     kept_out: int = 0
     views: Views = field(default_factory=Views)
+    _outvoted: Outvoted = NOBODY
     _open: dict[str, _Tally] = field(default_factory=dict)
     _aside: list[Batch] = field(default_factory=list)
     _sent: dict[tuple[str, str], list[float]] = field(default_factory=dict)
@@ -130,14 +131,23 @@ class Vantages:
         sick = self._sick()
         for name, standing in self.standings.items():
             self._weigh(standing, verdict.seen.get(name, Seen(0, 0, 0, 0)), sick, now)
-        own = codes[~beside]
-        kept = ~np.isin(own // GROUP * VANTAGES + own % VANTAGES, verdict.outvoted)
-        self.outvoted += int((~kept).sum())
-        kept &= ~np.isin(batch.vantages, self.quarantined)[batch.vantage]
-        left = batch if kept.all() else batch.take(kept)
+        self._outvoted = verdict.outvoted
+        self.outvoted += int(verdict.outvoted.among(batch).sum())
+        left = self._trusted(batch)
         shared = within_share(left)
         self.capped += int((~shared).sum())
         return left if shared.all() else left.take(shared)
+
+    def counted(self, batch: Batch) -> Batch:
+        """Of other samples of the round that was vetted last, those that may be counted."""
+        if len(self.standings) < 2:
+            return batch
+        left = self._trusted(batch)
+        return left.take(within_share(left))
+
+    def _trusted(self, batch: Batch) -> Batch:
+        kept = ~self._outvoted.among(batch) & ~np.isin(batch.vantages, self.quarantined)[batch.vantage]
+        return batch if kept.all() else batch.take(kept)
 
     def close(self, now: float, seconds: float) -> None:
         """A round of so many seconds ended."""

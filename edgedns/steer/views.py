@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgedns.steer.batch import Batch
 from edgedns.steer.paths import GROUP, PROVIDERS, VANTAGES, Numbered, path_code, path_parts, places
-from edgedns.steer.rows import KEY, Bools, Floats, Ints, pack, starts
+from edgedns.steer.rows import KEY, Bools, Floats, Ints, Keys, lookup, pack, starts
 
 RECENT = 600.0
 COMPARED = 60.0
@@ -42,10 +42,32 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """outvoted: sorted codes, group * VANTAGES + vantage; `seen` by vantage."""
+class Outvoted:
+    """Who is outvoted where: `keys` in order, and codes in order, (key * 2 + family) * VANTAGES + vantage."""
 
-    outvoted: Ints
+    keys: Keys
+    vantages: tuple[str, ...]
+    codes: Ints
+
+    def among(self, batch: Batch) -> Bools:
+        """Which samples are of them."""
+        if not len(self.codes):
+            return np.zeros(len(batch), dtype=np.bool_)
+        row = lookup(self.keys, pack(batch.rows))[batch.row]
+        here = np.array([self.vantages.index(name) if name in self.vantages else -1 for name in batch.vantages], dtype=np.int64)
+        vantage = here[batch.vantage]
+        codes = (row * 2 + (batch.family == 6)) * VANTAGES + vantage
+        return np.asarray((row >= 0) & (vantage >= 0) & np.isin(codes, self.codes), dtype=np.bool_)
+
+
+NOBODY = Outvoted(np.zeros(0, dtype=KEY), (), np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one judgement found; `seen` by vantage."""
+
+    outvoted: Outvoted
     seen: dict[str, Seen]
 
 
@@ -121,7 +143,7 @@ class Views:
         fresh = np.flatnonzero(self._views["at"] > now - COMPARED)
         groups = self._shared(touched, fresh)
         if not len(groups):
-            return Verdict(np.zeros(0, dtype=np.int64), {})
+            return Verdict(NOBODY, {})
         size = max(1, CELLS_AT_ONCE // max(1, len(self._providers) * len(self._vantages)))
         parts = max(1, -(-len(groups) // size))
         found: list[Ints] = []
@@ -138,7 +160,14 @@ class Views:
                 odd, sampled = _outvoted(_as_placed(left, several), scale)[0].sum(axis=0), judged.sum(axis=0)
         columns = zip(shared.tolist(), outvoted.tolist(), odd.tolist(), sampled.tolist(), strict=True)
         seen = {name: Seen(*counts) for name, counts in zip(self._vantages, columns, strict=True)}
-        return Verdict(np.sort(np.concatenate(found)), seen)
+        return Verdict(self._named(np.concatenate(found)), seen)
+
+    def _named(self, codes: Ints) -> Outvoted:
+        """group * VANTAGES + vantage, as they are to be known when rows are numbered otherwise."""
+        group, vantage = np.divmod(codes, VANTAGES)
+        row, family = np.divmod(group, 2)
+        keys, place = np.unique(self._keys.keys[row], return_inverse=True)
+        return Outvoted(keys, self._vantages, np.sort((place.reshape(-1) * 2 + family) * VANTAGES + vantage))
 
     def _renumber(self, batch: Batch) -> None:
         providers = tuple(sorted({*self._providers, *batch.providers}))
