@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from random import Random
 
 from edgedns.errors import EdgednsError
+from edgedns.probe.after import After
 from edgedns.probe.budget import Budget, sustained
 from edgedns.probe.catchment import Landing, Landings
 from edgedns.probe.layout import Arm, Plan, laid_out
@@ -31,6 +32,7 @@ from edgedns.special import Prefixes
 __all__ = ["Agent", "Counts", "Path", "Plan", "Sample", "Source", "Voice"]
 JITTER_SHARE = 0.1
 STEP_LIMIT = 64
+SLACK = 0.005
 SILENT_EVERY = 6  # periods
 
 
@@ -43,8 +45,9 @@ class _Probe:
     asked: Callable[[Sample | None], None] | None
     best: float | None = None
     replies: int = 0
+    tries: int = 0
+    ended: bool = False
     tokens: list[Token] = field(default_factory=list)
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
 class Agent:
@@ -98,6 +101,9 @@ class Agent:
         self._under_way: set[_Probe] = set()
         self._waiting: set[asyncio.TimerHandle] = set()
         self._walk: asyncio.TimerHandle | None = None
+        self._again = After(self._loop, plan.gap, SLACK, self._send_again)
+        lasts = {burst: (burst - 1) * plan.gap + plan.timeout for burst in range(1, max(1, plan.burst) + 1)}
+        self._ends = {burst: After(self._loop, seconds, SLACK, self._end) for burst, seconds in lasts.items()}
         self._round_at = self._due = 0.0
         self._rounds_left: int | None = None
         self._makes_room = False
@@ -168,6 +174,8 @@ class Agent:
             handle.cancel()
         for probe in list(self._under_way):
             self._clear(probe)
+        for queue in (self._again, *self._ends.values()):
+            queue.stop()
         self._close_lines()
 
     # Whom: what is known of paths that stay is kept, and so is their place in the order.
@@ -346,13 +354,17 @@ class Agent:
         self.counts.probes += 1
         self.counts.confirmations += not scheduled
         self._send(probe)
-        now = self._loop.time()
-        for number in range(1, wanted):
-            probe.timers.append(self._loop.call_at(now + number * self.plan.gap, self._send, probe))
-        last = now + (wanted - 1) * self.plan.gap
-        probe.timers.append(self._loop.call_at(last + self.plan.timeout, self._end, probe))
+        if wanted > 1:
+            self._again.add(probe)
+        self._ends[wanted].add(probe)
+
+    def _send_again(self, probe: _Probe) -> None:
+        self._send(probe)
+        if probe.tries < probe.wanted:
+            self._again.add(probe)
 
     def _send(self, probe: _Probe) -> None:
+        probe.tries += 1
         path, endpoint = probe.path, probe.path.target.endpoint
         if path.gone or not self._budget.take(endpoint.host, self._loop.time(), path.network):
             self.counts.packets_held += 1
@@ -372,6 +384,8 @@ class Agent:
             self._end(probe)
 
     def _end(self, probe: _Probe) -> None:
+        if probe.ended:
+            return
         self._clear(probe)
         if not probe.tokens:
             self.counts.unsent += 1
@@ -389,9 +403,8 @@ class Agent:
         self._tell_idle()
 
     def _clear(self, probe: _Probe) -> None:
+        probe.ended = True
         self._under_way.discard(probe)
-        for timer in probe.timers:
-            timer.cancel()
         for token in probe.tokens:
             probe.path.line.forget(token)
 
