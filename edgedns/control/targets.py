@@ -6,13 +6,12 @@ as a whole. `Answered` is filled in turn.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from itertools import compress, groupby
-from operator import itemgetter
+from itertools import compress
 from pathlib import Path
+from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +35,7 @@ LISTED_IN_SUBNET = 4
 ANSWERED_MOST = 500_000
 MANY = 50_000  # hosts: from there on a new offer is made once a minute, not each time
 OFFER_EVERY = 60.0
+BODIES_KEPT = 4
 WRITTEN = 1.0  # seconds in which a sample of the queries is surely there to be read
 FILE = "targets"
 
@@ -74,15 +74,36 @@ class Answered:
         return taken
 
 
-@dataclass(frozen=True)
 class Offer:
-    """Lines of a targets file for each network, the network that asks most first."""
+    """The hosts to be given out, network by network, the network that asks most first; `ends` are where each one's end."""
 
-    networks: tuple[bytes, ...] = ()
+    def __init__(self, addresses: Addresses, ends: Ints, method: str) -> None:
+        self._addresses = addresses
+        self._ends = ends
+        self._method = method
+        self._bodies: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        """Networks."""
+        return len(self._ends)
 
     def body(self, networks: int) -> bytes:
-        """Those of the first so many networks."""
-        return b"".join(self.networks[:networks])
+        """The first so many networks' hosts, as a targets file of JSON lines: made once for all agents that want as many."""
+        networks = min(networks, len(self))
+        if networks not in self._bodies:
+            hosts = self._addresses[: self._ends[networks - 1]] if networks else self._addresses[:0]
+            if len(self._bodies) >= BODIES_KEPT:
+                self._bodies.clear()
+            self._bodies[networks] = b"".join(map(self._line, hosts.tolist()))
+        return self._bodies[networks]
+
+    def _line(self, address: bytes) -> bytes:
+        packed = targets.packed(address)
+        text = inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
+        return f'{{"address": "{text}", "method": "{self._method}"}}\n'.encode()
+
+
+NOTHING = Offer(np.zeros(0, ADDRESS), np.zeros(0, np.int64), "")
 
 
 class _Asked(NamedTuple):
@@ -122,7 +143,7 @@ class Targets:
     """What was learnt of each network's hosts, and what of it is given out: nothing while an opt-out list can't be read."""
 
     def __init__(self, store: LocalStore, run: Path, log: Callable[[str], None], wanted: Wanted) -> None:
-        self.offer = Offer()
+        self.offer = NOTHING
         self.asked_by: dict[str, float] = {}
         self._store = store
         self._run = run
@@ -229,7 +250,7 @@ class Targets:
     def _make_offer(self, rules: RuleSet, now: float) -> None:
         self._offered_at, self._stale = now, False
         if self._opt_out is None:
-            self.offer = Offer()
+            self.offer = NOTHING
             return
         addresses = self._hosts["address"]
         barred = targets.inside(self._opt_out, addresses) | targets.inside(_own(rules), addresses)
@@ -237,12 +258,8 @@ class Targets:
         best = targets.chosen(self._hosts, self._demand, barred, EACH, now)
         self._hosts["given"] = False
         self._hosts["given"][best] = True
-        lines = zip(self._hosts["network"][best].tolist(), map(self._line, addresses[best].tolist()), strict=True)
-        self.offer = Offer(tuple(b"".join(line for _, line in group) for _, group in groupby(lines, itemgetter(0))))
-
-    def _line(self, address: bytes) -> bytes:
-        text = str(ip_address(targets.packed(address)))
-        return json.dumps({"address": text, "method": self._wanted.method}).encode() + b"\n"
+        ends = np.flatnonzero(np.diff(self._hosts["network"][best], append=0)) + 1
+        self.offer = Offer(addresses[best], ends, self._wanted.method)
 
     def give(self, vantage: str, networks: int, now: float) -> bytes:
         """The targets of a vantage, as a targets file of JSON lines."""
@@ -252,7 +269,7 @@ class Targets:
 
     def told(self) -> dict[str, Any]:
         """As status shows it."""
-        return {"networks": len(self.offer.networks), "hosts": len(self._hosts), "asked_by": dict(self.asked_by)}
+        return {"networks": len(self.offer), "hosts": len(self._hosts), "asked_by": dict(self.asked_by)}
 
 
 def _packed(texts: Iterable[str]) -> Iterable[bytes]:

@@ -155,11 +155,16 @@ def decayed(rows: Rows, seconds: float) -> Rows:
 def heard(hosts: Rows, replied: Addresses, lost: Addresses, now: float) -> Rows:
     """After probes of which these addresses answered some, or (`lost`, unless they answered others) none."""
     hosts = hosts.copy()
-    silent = np.isin(hosts["address"], lost) & (hosts["silent"] == 0)
-    hosts["silent"][silent] = now
-    answers = np.isin(hosts["address"], replied)
+    silent, answers = _places(hosts, lost), _places(hosts, replied)
+    hosts["silent"][silent[hosts["silent"][silent] == 0]] = now
     hosts["silent"][answers], hosts["heard"][answers] = 0.0, now
     return hosts
+
+
+def _places(hosts: Rows, addresses: Addresses) -> Ints:
+    """Where those of the addresses are that are there."""
+    at = np.searchsorted(hosts["address"], addresses)
+    return np.asarray(at[np.append(hosts["address"], ADDRESS.type())[at] == addresses])
 
 
 def resting(hosts: Rows, now: float) -> Bools:
