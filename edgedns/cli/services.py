@@ -275,6 +275,7 @@ def status_now(control: Control, workers: Workers, now: float) -> dict[str, Any]
         ],
         "queries": {"udp": totals[metrics.UDP_RECEIVED], "tcp": totals[metrics.TCP_RECEIVED]},
         "samples": dict(control.collector.counts),
+        "elsewhere": len(control.measured.catchments),
         "rows": len(control.force.table.keys),
         "moves": list(control.recent),
         "vantages": control.measured.vantages.told(now)["vantages"],

@@ -107,6 +107,12 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
+def test_the_page_tells_how_many_paths_land_elsewhere_where_any_do() -> None:
+    (_, some, _), (_, none, _) = (fetched(Behind(elsewhere=count), "/")[0] for count in (1234, 0))
+    assert "<b>1,234</b> paths land at another PoP" in some
+    assert "another PoP" not in none
+
+
 def test_the_page_shows_what_is_published() -> None:
     note = {"at": 1764000000.0, "kind": "cut", "text": "cable cut"}
     [(status, text, headers)] = fetched(Behind(moves=[MOVE], notes=[note]), "/")
