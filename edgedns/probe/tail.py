@@ -61,15 +61,22 @@ class Tail:
     def lines(self, now: float) -> Iterator[bytes]:
         """Whole lines without their ends, of at most CHUNK octets a file; `is_behind` when there is more at once.
 
-        `now` is any clock in seconds that doesn't go back.
+        `now` is any clock in seconds that doesn't go back. SourceError, when what is there was read, where the name stands for
+        what can't be.
         """
-        self._follow_name()
+        refusal = None
+        try:
+            self._follow_name()
+        except SourceError as error:
+            refusal = error
         self.is_behind = False
         for file in list(self._old):
             yield from self._read(file)
             self._let_go(file, now)
         if self._current is not None:
             yield from self._read(self._current)
+        if refusal is not None:
+            raise refusal
 
     def close(self) -> None:
         for file in [*self._old, *([self._current] if self._current else [])]:

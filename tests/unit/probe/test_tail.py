@@ -144,6 +144,22 @@ def test_who_is_far_behind_skips(log: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not followed.is_behind
 
 
+def test_the_old_file_is_read_on_while_the_new_one_cannot_be(log: Path) -> None:
+    followed, found = Tail(log), []
+    writer = log.open("ab", buffering=0)
+    log.rename(log.with_suffix(".1"))
+    log.mkdir()
+    for line in (b"one", b"two"):
+        writer.write(line + b"\n")
+        with pytest.raises(SourceError, match="not a plain file"):
+            found.extend(followed.lines(0.0))
+    log.rmdir()
+    write(log, b"three\n")
+    assert read(followed) == [b"three"]
+    writer.close()
+    assert found == [b"one", b"two"]
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
 def test_what_is_no_file_is_told(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "odd")
