@@ -168,8 +168,9 @@ class _Session:
         self.say(f"probing by {', '.join(agent.ways)}")
         if self.speech.port:
             self.say(f"listening at port {self.speech.port} for what other agents' probes bring here")
-        for why in agent.deaf:
-            self.say(f"not everything that lands here will be heard: {why}")
+        if agent.deaf:
+            more = f" (and {len(agent.deaf) - 1} more like that)" if len(agent.deaf) > 1 else ""
+            self.say(f"not everything that lands here will be heard: {agent.deaf[0]}{more}")
         if self.uplink is not None and self.uplink.backlog:
             self.say(f"{self.uplink.backlog} samples are kept from before")
         if agent.unreachable:

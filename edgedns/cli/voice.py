@@ -14,6 +14,7 @@ from edgedns.probe.methods import Voice
 from edgedns.probe.source import Source
 
 PORT = 33053
+OTHERS_MAY = 0o006  # read, or write
 SOURCE = "PROVIDER=ADDRESS[,interface=NAME][,mark=N]"
 _KEY = re.compile(r"(?:[0-9A-Fa-f]{2}){16,64}")
 _INTERFACE = re.compile(r"[!-.0-~]{1,15}")  # as the kernel has it: no slash, no blank
@@ -65,4 +66,6 @@ def _key(file: Path) -> bytes:
         raise click.BadParameter(f"can't read {file}: {error}", param_hint="--key-file") from None
     if not _KEY.fullmatch(text):
         raise click.BadParameter(f"{file} does not hold 32 to 128 hexadecimal digits", param_hint="--key-file")
+    if file.stat().st_mode & OTHERS_MAY:
+        click.echo(f"{file}: everybody can read or write the fleet's key: chmod o-rwx", err=True)
     return bytes.fromhex(text)

@@ -272,6 +272,7 @@ def test_tcp_over_both_families(tmp_path: Path) -> None:
 def test_a_fleets_port_that_is_taken_is_said(tmp_path: Path) -> None:
     (tmp_path / "targets").write_text('{"address": "203.0.113.7", "endpoint": "127.0.0.1:9"}\n')
     (tmp_path / "key").write_text("5e" * 32)
+    (tmp_path / "key").chmod(0o644)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.1.0.1", 0))
         port = taken.getsockname()[1]
@@ -279,6 +280,7 @@ def test_a_fleets_port_that_is_taken_is_said(tmp_path: Path) -> None:
         ended = ran([*PROBE, *options, "--key-file", str(tmp_path / "key"), "--port", str(port)])
     assert ended.returncode == 1
     assert f"from 127.1.0.1: port {port} is in use, by another agent perhaps" in ended.stderr
+    assert "key: everybody can read or write the fleet's key: chmod o-rwx" in ended.stderr
 
 
 def test_the_unit_has_one_capability_and_is_hardened() -> None:
