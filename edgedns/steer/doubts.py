@@ -21,7 +21,7 @@ from edgedns.steer.rows import Bools, Ints, Keys, expand, key_of, unpack
 from edgedns.steer.shift import Levels
 
 BURST, BURST_GAP = 4, 0.2
-SHIFT_GAP = 0.5
+RISE, RISE_GAP = 3, 1.0  # it must last
 WITNESS_GAP = 0.5
 SUSPECTED_EVERY = 30.0
 ROUND = 10.0
@@ -77,11 +77,12 @@ def wants(seen: Seen, now: float) -> list[Want]:
     quick = burst[(lost | returning)[burst]]
     slow = burst[~(lost | returning)[burst]]
     others = _elsewhere(seen, burst[lost[burst]], now)
-    asked = [(quick, BURST, BURST_GAP), (slow, BURST, SHIFT_GAP), (others, BURST + 1, BURST_GAP)]
+    asked = [(quick, BURST, BURST_GAP), (slow, RISE, RISE_GAP), (others, BURST + 1, BURST_GAP)]
     for which, _, _ in asked:
         paths["asked"][which] = now
     spots = _spot_checks(seen, now)
-    asked += [(_controls(seen, burst[~paths["down"][burst]]), 1, BURST_GAP), (spots, 1, BURST_GAP)]
+    asked += [(_controls(seen, quick[~paths["down"][quick]]), 1, BURST_GAP), (spots, 1, BURST_GAP)]
+    asked += [(_controls(seen, slow), 2, 2 * RISE_GAP)]  # was it the path that rose, or all that this vantage hears?
     asked += [(_controls(seen, others), 2, WITNESS_GAP)]  # a witness is heard after the first loss, not with it
     return [want for which, probes, gap in asked for want in _each(seen, which, probes, gap)]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgedns.errors import SourceError
 from edgedns.model import Family, NetworkKey, RttSample
 from edgedns.steer.batch import Batch, batch_of
-from edgedns.steer.changed import arms_of, follow_at, hand_over, is_worse, last_seen, settle
+from edgedns.steer.changed import follow_at, hand_over, last_seen, risen, settle, speaking
 from edgedns.steer.doubts import Seen, Want, wants
 from edgedns.steer.paths import (
     GROUP,
@@ -145,7 +145,7 @@ class Health:
     def slower(self, keys: Keys, providers: Sequence[str], family: Family, since: float) -> Floats:
         """[row, provider]: the RTT in ms to which that network's through it rose at or after `since`, NaN where it did not."""
         total, count = np.zeros((2, len(keys), len(providers)))
-        paths = np.flatnonzero(is_worse(self._levels, max(since, 1e-9)))
+        paths = self._risen(since)
         row, of, provider, _ = path_parts(self._codes[paths])
         at, level = lookup(keys, self._keys.keys[row]), self._levels["level"][paths]
         for i, name in enumerate(providers):
@@ -157,7 +157,10 @@ class Health:
 
     def any_slower(self, since: float) -> bool:
         """Some network's RTT through some provider rose at or after a time."""
-        return bool(is_worse(self._levels, max(since, 1e-9)).any())
+        return len(self._risen(since)) > 0
+
+    def _risen(self, since: float) -> Ints:
+        return risen(self._codes, self._paths, self._levels, since, self.at, RECENT)
 
     def rows_known(self) -> Rows:
         """Every network that was probed, and every level above one."""
@@ -175,23 +178,22 @@ class Health:
         """'up', 'suspect' or 'down' for one network, as explain shows it."""
         if self.provider_down(provider, family) or self.down(rows_of([key]), [provider], family)[0, 0]:
             return "down"
-        row = int(self._keys.numbers(pack(rows_of([key])))[0])
-        if row < 0 or provider not in self._providers:
-            return "up"
-        arm = (row * 2 + _f(family)) * PROVIDERS + self._providers.index(provider)
-        first, last = np.searchsorted(self._codes, (arm * VANTAGES, (arm + 1) * VANTAGES))
-        return "suspect" if (self._paths["run"][first:last] > 0).any() else "up"
+        return "suspect" if (self._paths["run"][self._paths_of(key, provider, family)] > 0).any() else "up"
 
     def lands_elsewhere(self, vantage: str, provider: str, network: NetworkKey, family: Family) -> None:
         """That vantage's probes are answered to another one: it hears nothing any more, and nothing is wrong with the path."""
-        row = int(self._keys.numbers(pack(rows_of([network])))[0])
-        if row < 0 or provider not in self._providers or vantage not in self._vantages:
-            return
-        arm = (row * 2 + _f(family)) * PROVIDERS + self._providers.index(provider)
-        code = arm * VANTAGES + self._vantages.index(vantage)
-        first, last = np.searchsorted(self._codes, (code, code + 1))
+        paths = self._paths_of(network, provider, family)
+        mine = paths[[self._vantages[number] == vantage for number in self._codes[paths] % VANTAGES]]
         for name in ("replied", "run", "cusum"):
-            self._paths[name][first:last] = 0
+            self._paths[name][mine] = 0
+
+    def _paths_of(self, network: NetworkKey, provider: str, family: Family) -> Ints:
+        """From whatever vantage."""
+        row = int(self._keys.numbers(pack(rows_of([network])))[0])
+        if row < 0 or provider not in self._providers:
+            return np.zeros(0, dtype=np.int64)
+        arm = (row * 2 + _f(family)) * PROVIDERS + self._providers.index(provider)
+        return np.arange(*np.searchsorted(self._codes, (arm * VANTAGES, (arm + 1) * VANTAGES)))
 
     def wants(self, now: float) -> list[Want]:
         """Probes to send now, each asked for once (`doubts.py`)."""
@@ -336,11 +338,11 @@ class Health:
         """The last round trips of arms that are worse than they were."""
         paths, levels, shifted = self._paths, self._levels, self._levels["shifted"] > 0.0
         waiting = np.flatnonzero(shifted) if self._shifting is None else np.union1d(self._shifting, touched[shifted[touched]])
-        risen, self._shifting = settle(self._codes, paths, levels, waiting, self.at, RECENT)
-        over, farther = hand_over(self._codes, paths, levels, touched, self.at, RECENT)
-        self.changes += bool(len(over) + len(risen))
-        heard = arms_of(self._codes, np.union1d(risen, farther))
-        heard = heard[~paths["down"][heard] & (paths["replied"][heard] > self.at - RECENT) & (levels["samples"][heard] > 0)]
+        self._shifting = settle(self._codes, paths, levels, waiting, self.at, RECENT)
+        over = hand_over(self._codes, paths, levels, touched, self.at, RECENT)
+        rose = self._risen(self.at)
+        self.changes += bool(len(over) + len(rose))
+        heard = speaking(self._codes, paths, levels, rose, self.at - RECENT)
         if len(heard):
             rtt = last_seen(levels[heard])
             seeds = self._samples_of(np.repeat(heard, rtt.shape[1]), rtt.reshape(-1), np.full(rtt.size, self.at))

@@ -112,6 +112,31 @@ def test_a_path_that_is_slow_by_turns_is_left_and_not_come_back_to_all_the_time(
     assert len(net.switched) - 1 <= 3
 
 
+def test_a_queue_that_comes_and_goes_is_no_rise():
+    """Probes that were asked for meet it, one after the other."""
+    net = Net().run(121)
+    net.take([RttSample(net.now + k / 2, "fra1", "birch", NETWORK, 4, 100.0) for k in range(4)])
+    net.take([RttSample(net.now + 2.0, "fra1", name, NETWORK, 4, rtt) for name, rtt in USUAL.items()])
+    net.now += 3.0
+    assert net.run(60).given == "birch"
+    assert np.isnan(net.slower())
+
+
+def test_a_small_rise_is_left_to_the_histograms():
+    net = Net().run(121).run(30, {**USUAL, "birch": 35.0})
+    assert np.isnan(net.slower())
+
+
+def test_one_of_several_vantages_moves_nobody_by_itself():
+    """It may be sick, or lie."""
+    every = dict.fromkeys(("fra1", "fra2", "iad1"), USUAL)
+    net = Net().run(121, every).run(15, {**every, "fra1": {**USUAL, "birch": 400.0}})
+    assert (net.given, len(net.switched)) == ("birch", 1)
+    assert np.isnan(net.slower())
+    net.run(9, {name: USUAL if name == "iad1" else {**USUAL, "birch": 100.0} for name in every})
+    assert net.given == "alder", "most of them agree"
+
+
 def test_who_gets_slower_again_after_a_while_is_believed_again():
     net = Net().run(121).run(60, {**USUAL, "birch": 100.0}).run(TO_AND_FRO + 100.0)
     assert net.given == "birch"
@@ -133,10 +158,10 @@ def test_a_path_that_dies_and_comes_back_again_and_again_is_left_once(dead):
 def test_without_leave_nothing_measured_moves_between_rounds():
     net = Net().run(121)
     before = net.decisions
-    net.health.observe([RttSample(net.now + k / 5, "fra1", "birch", NETWORK, 4, 100.0) for k in range(4)])
-    net.health.observe([RttSample(net.now + 1.0, "fra1", "alder", NETWORK, 4, 60.0)])
+    net.health.observe([RttSample(net.now + k, "fra1", "birch", NETWORK, 4, 100.0) for k in range(4)])
+    net.health.observe([RttSample(net.now + 4.0, "fra1", "alder", NETWORK, 4, 60.0)])
     assert net.health.any_slower(net.table.at)
-    asked = ([WAN], PROVIDERS, {}, net.table, net.health, before, net.now + 1.0, 30.0)
+    asked = ([WAN], PROVIDERS, {}, net.table, net.health, before, net.now + 4.0, 30.0)
     assert decide(*asked).columns[WAN].ranking_for(NETWORK).targets[0] == "birch"
     assert decide(*asked, sudden=True).columns[WAN].ranking_for(NETWORK).targets[0] == "alder"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgedns.model import NetworkKey, RttSample
-from edgedns.steer.doubts import BURST, MOST, OTHER_VANTAGES, SHIFT_GAP, SUSPECTED_EVERY, Want
+from edgedns.steer.doubts import BURST, MOST, OTHER_VANTAGES, RISE, RISE_GAP, SUSPECTED_EVERY, Want
 from edgedns.steer.health import Health
 
 PROVIDERS, VANTAGES = ("alder", "birch", "cedar"), ("fra1", "iad1", "lhr1", "nrt1", "sin1")
@@ -68,7 +68,9 @@ def test_one_round_trip_far_above_the_level_is_looked_into_before_it_is_believed
     health = known(("fra1",))
     health.observe([sample(NOW, "fra1", "birch", 100.0)])
     wants = health.wants(NOW + 0.5)
-    assert [(want.provider, want.probes, want.gap) for want in wants][:1] == [("birch", BURST, SHIFT_GAP)]
+    assert [(want.provider, want.probes, want.gap) for want in wants][:1] == [("birch", RISE, RISE_GAP)]
+    assert wants[1].provider != "birch", "and a witness, heard after them"
+    assert wants[1].gap * (wants[1].probes - 1) >= RISE_GAP * (RISE - 1)
     health.observe([sample(NOW + 1.0, "fra1", "birch", 100.0)])
     assert health.wants(NOW + 1.5) == []
 
@@ -80,7 +82,7 @@ def test_noise_is_not_and_an_outlier_is_once_in_a_while() -> None:
     asked = 0
     for k in range(1, 7):
         health.observe([sample(NOW + 10.0 * k, "fra1", "birch", 100.0 if k % 2 else 20.0)])
-        asked += bool([want for want in health.wants(NOW + 10.0 * k + 0.5) if want.probes == BURST])
+        asked += bool([want for want in health.wants(NOW + 10.0 * k + 0.5) if want.probes == RISE])
     assert 1 <= asked <= 60.0 / SUSPECTED_EVERY + 1
 
 
@@ -91,5 +93,5 @@ def test_a_flood_of_doubts_is_bounded_and_comes_in_turn() -> None:
         health.observe([sample(at, "fra1", provider, 20.0, network) for network in networks for provider in PROVIDERS])
     health.observe([sample(NOW, "fra1", "birch", 100.0, network) for network in networks])
     first, second = health.wants(NOW + 1.0), health.wants(NOW + 1.1)
-    asked = [{want.network for want in wants if want.probes == BURST} for wants in (first, second)]
+    asked = [{want.network for want in wants if want.probes == RISE} for wants in (first, second)]
     assert (len(asked[0]), len(asked[1]), len(asked[0] & asked[1])) == (MOST, 20, 0)
