@@ -28,7 +28,7 @@ lint: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict edgedns
 
-$(STAMP): pyproject.toml setup.py edgedns/engine/_fastpath.c edgedns/bench/_volley.c tools/install
+$(STAMP): pyproject.toml setup.py $(wildcard edgedns/engine/_fastpath*.[ch]) edgedns/bench/_volley.c tools/install
 	tools/install $(PYTHON) $(VENV)
 	touch $@
 

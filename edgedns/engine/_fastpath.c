@@ -20,7 +20,7 @@
 #include <string.h>
 
 /* Of the sections and signatures; native.py takes no module of another. To be raised when either changes. */
-enum { FORM = 3 };
+enum { FORM = 4 };
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the published files are little-endian; plain Python answers here"
@@ -1587,7 +1587,7 @@ enum {
 };
 /* edgedns/metrics.py: the fixed cells. */
 enum {
-    RECEIVED, REPLIED, SILENT, RAISED, UNSENT, TRUNCATED = 10, RATE_DROPPED = 14, RATE_SLIPPED, HANDED_BACK, SHED, FIXED,
+    RECEIVED, REPLIED, SILENT, RAISED, UNSENT, TCP_RECEIVED, TCP_REPLIED, TCP_SILENT, TRUNCATED = 10, RATE_DROPPED = 14, RATE_SLIPPED, HANDED_BACK, SHED, FIXED,
 };
 
 typedef struct {
@@ -1921,6 +1921,8 @@ static PyObject *serve(PyObject *module, PyObject *args)
         return NULL;
     Py_RETURN_NONE;
 }
+
+#include "_fastpath_streams.h"
 #endif
 
 /* ---- the module ---------------------------------------------------------------------------------------------------------- */
@@ -1928,6 +1930,7 @@ static PyObject *serve(PyObject *module, PyObject *args)
 static PyMethodDef functions[] = {
 #ifdef __linux__
     {"serve", serve, METH_VARARGS, "serve(fd, wildcard, look, respond, limiter): answer a UDP socket until it is shut down"},
+    {"streams", streams, METH_VARARGS, "streams(epoll, patience, clients, native, now): one round of TCP connections"},
 #endif
     {NULL, NULL, 0, NULL},
 };

@@ -33,3 +33,12 @@ def serve(
     Every 100 ms `look()` gives what to answer from and the time. What Native hands back is given to `respond(packet, client)`,
     which counts silence itself.
     """
+
+def streams(
+    epoll: int, patience: int, clients: Buffer, native: Native, now: float, /
+) -> tuple[list[int], list[tuple[int, int, bytes, bytes, int]]]:
+    """Wait for events, at most `patience` ms, and answer the connections that `clients` has an address for.
+
+    `clients`: by descriptor 17 octets, the address's size (0: Python's) and the address. (Those that asked something; what is
+    Python's: descriptor, events, octets read and not answered, replies' octets not sent, how many replies those end.)
+    """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgedns.engine._fastpath import Limiter, Native
 
-FORM = 3  # of the sections and signatures that this module and the C code agree on
+FORM = 4  # of the sections and signatures that this module and the C code agree on
 try:
     from edgedns.engine import _fastpath
 except ImportError:  # there was no compiler: plain Python answers
@@ -34,6 +34,8 @@ ATOMS = ("index4", "index6", "network")
 BASE = ("hash", "node", "outcome", "tail", "pointer", "cut", "blob", "cells", "record", "slot")
 OVERLAY = ("column", "ranking_of", "ranking", "split")
 TEXT_MAX = 255
+# (who asked something; what is Python's: descriptor, events, octets unread and unsent, how many replies those end)
+Streamed = tuple[list[int], list[tuple[int, int, bytes, bytes, int]]]
 ADDRESS = 16
 
 
@@ -122,6 +124,11 @@ def serve(
 ) -> None:
     """_fastpath.serve: answer a UDP socket without the GIL until it is shut down."""
     _fastpath.serve(descriptor, wildcard, look, respond, limiter)
+
+
+def streams(epoll: int, patience: float, clients: bytearray, native: Native, now: float) -> Streamed:
+    """_fastpath.streams: one round of TCP connections; `patience` in seconds."""
+    return _fastpath.streams(epoll, round(patience * 1000), clients, native, now)
 
 
 def limiter_of(terms: limit.Terms, state: limit.State) -> Limiter:

@@ -2,6 +2,7 @@
 
 Queries are answered in the order in which they came, however they were cut into segments. Every bound gives way by
 closing the connection that has done nothing for longest, so that a crowd of idle ones keeps no new client out.
+Where there is a native engine it answers whole, plain messages at once; what is cut short, slow or unusual is left to this.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgedns.engine import native
 from edgedns.metrics import (
     TCP_ACCEPTED,
     TCP_IDLE_CLOSED,
@@ -26,10 +28,11 @@ from edgedns.metrics import (
     TCP_SILENT,
     TCP_UNSENT,
 )
-from edgedns.serve.udp import Complain, Respond
+from edgedns.serve.udp import Complain, Look, Respond
 
 if TYPE_CHECKING:
     from edgedns.config import Address
+    from edgedns.engine._fastpath import Native
     from edgedns.serve.clock import Clock
 
 # message, client's packed address, now -> the messages of a transfer, None where it asks for none
@@ -41,6 +44,8 @@ IDLE = 10.0
 BACKLOG = 1024
 ACCEPTS_AT_ONCE = 64
 EVENTS_AT_ONCE = 256
+ROW = 17  # an address and its size
+LOWEST = 64  # descriptors that are likely to be open beside connections; what is above them all this alone answers
 LINGER = 0.3  # seconds for which open connections are served on when the listening sockets are let go
 
 
@@ -62,11 +67,12 @@ class Limits:
 class Connection:
     """One client's stream: octets not yet answered, octets not yet sent."""
 
-    __slots__ = ("active", "client", "drained", "ended", "inbox", "outbox", "sock", "stream", "waiting", "watched")
+    __slots__ = ("active", "client", "crowd", "drained", "ended", "inbox", "outbox", "sock", "stream", "waiting", "watched")
 
-    def __init__(self, sock: socket.socket, client: bytes, now: float) -> None:
+    def __init__(self, sock: socket.socket, client: bytes, now: float, crowd: OrderedDict[int, Connection]) -> None:
         self.sock = sock
         self.client = client
+        self.crowd = crowd  # the connections that are bounded together with it
         self.active = now  # CLOCK_MONOTONIC
         self.inbox = bytearray()
         self.outbox = bytearray()
@@ -75,6 +81,11 @@ class Connection:
         self.ended = False  # the client sends no more
         self.stream: Iterator[bytes] | None = None  # what is left of a transfer; what was asked behind it waits
         self.watched = select.EPOLLIN
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing of it waits, neither here nor for the client: the next whole message may be anybody's."""
+        return not (self.inbox or self.outbox or self.stream or self.ended)
 
 
 def open_listener(address: Address) -> socket.socket:
@@ -106,6 +117,7 @@ class TcpServer:
         complain: Complain,
         limits: Limits | None = None,
         transfer: Transfer | None = None,
+        look: Look | None = None,
     ) -> None:
         self._transfer = transfer or (lambda message, client, now: None)
         self._listeners = {sock.fileno(): sock for sock in listeners}
@@ -120,6 +132,11 @@ class TcpServer:
         # Least recently active first: all of them, and those of each client.
         self._connections: OrderedDict[int, Connection] = OrderedDict()
         self._clients: dict[bytes, OrderedDict[int, Connection]] = {}
+        self._look = look if native.LOOPS else None
+        self._looked = 0.0
+        self._native: Native | None = None
+        # By descriptor, the addresses of plain connections: _fastpath.streams.
+        self._plain = bytearray(ROW * (LOWEST + self._limits.connections))
 
     def run(self) -> None:
         """Serve until `stop`; then close everything."""
@@ -147,11 +164,42 @@ class TcpServer:
         os.eventfd_write(self._wake, 1)
 
     def _round(self, timeout: float) -> None:
-        for descriptor, events in self._epoll.poll(timeout, EVENTS_AT_ONCE):
+        answering = self._answering()
+        if answering is None:
+            events = self._epoll.poll(timeout, EVENTS_AT_ONCE)
+        else:
+            events = self._answered(native.streams(self._epoll.fileno(), timeout, self._plain, answering, self._clock.now))
+        for descriptor, each in events:
             try:
-                self._turn(descriptor, events)
+                self._turn(descriptor, each)
             except Exception as error:
                 self._complain("serving TCP", error)
+
+    def _answering(self) -> Native | None:
+        """What the native engine answers from: looked at whenever the clock moved."""
+        if self._look is not None and self._looked != self._clock.now:
+            self._looked = self._clock.now
+            try:
+                self._native = self._look(self._looked)
+            except Exception as error:  # the last good one stands
+                self._complain("looking at what is published", error)
+        return self._native
+
+    def _answered(self, done: native.Streamed) -> list[tuple[int, int]]:
+        """Note what the native engine did; the events that it left to us.
+
+        All that it read or could not send goes to its connection before anything is closed, and a descriptor used again.
+        """
+        served, rest = done
+        for descriptor in served:
+            self._touch(self._connections[descriptor])
+        for descriptor, _, unread, unsent, replies in rest:
+            connection = self._connections.get(descriptor)
+            if connection:
+                connection.inbox += unread
+                connection.outbox += unsent
+                connection.waiting += replies
+        return [one[:2] for one in rest]
 
     def _turn(self, descriptor: int, events: int) -> None:
         """Let one socket go on: a bounded step, so that no client holds up the others for long."""
@@ -178,6 +226,14 @@ class TcpServer:
             self._close(connection)
         else:
             self._watch(connection)
+            self._note_plain(connection, connection.is_plain)
+
+    def _note_plain(self, connection: Connection, plain: bool) -> None:
+        """Whether the native engine may take its messages."""
+        row = ROW * connection.sock.fileno()
+        if row + ROW <= len(self._plain):
+            self._plain[row] = len(connection.client) if plain else 0
+            self._plain[row + 1 : row + 1 + len(connection.client)] = connection.client
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_AT_ONCE):
@@ -201,9 +257,9 @@ class TcpServer:
             self._make_room(self._connections)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(sock, client, time.monotonic())
-        self._connections[sock.fileno()] = connection
-        self._clients.setdefault(_crowd(client), own)[sock.fileno()] = connection
+        own = self._clients.setdefault(_crowd(client), own)  # making room may have ended it
+        connection = self._connections[sock.fileno()] = own[sock.fileno()] = Connection(sock, client, time.monotonic(), own)
+        self._note_plain(connection, True)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def _make_room(self, among: OrderedDict[int, Connection]) -> None:
@@ -305,7 +361,7 @@ class TcpServer:
         """The connection did something: it is the last to be closed now."""
         connection.active = time.monotonic()
         self._connections.move_to_end(connection.sock.fileno())
-        self._clients[_crowd(connection.client)].move_to_end(connection.sock.fileno())
+        connection.crowd.move_to_end(connection.sock.fileno())
 
     def _close_idle(self, now: float) -> None:
         while self._connections:
@@ -318,6 +374,7 @@ class TcpServer:
     def _close(self, connection: Connection) -> None:
         self._cells[TCP_UNSENT] += connection.waiting + (connection.stream is not None)
         descriptor, crowd = connection.sock.fileno(), _crowd(connection.client)
+        self._note_plain(connection, False)
         del self._connections[descriptor]
         del self._clients[crowd][descriptor]
         if not self._clients[crowd]:

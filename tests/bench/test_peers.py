@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from edgedns.steer import asn
-from tests.bench.peers import contest, echo, nsd, ours, table
+from tests.bench.peers import contest, echo, nsd, ours, table, tcp
 from tests.bench.peers.served import PROVIDERS, World
 from tests.conformance.peers import free_port
 from tests.small import write_table
@@ -28,6 +28,11 @@ def test_a_round_of_three(small: World, tmp_path: Path) -> None:
     mixes = contest.loads(small, subnets=500)
     with contest.started(small, kinds, tmp_path, [free_port() for _ in kinds]) as scores:
         contest.contest(scores, mixes, 1, 0.1, checked=50)
+        peers = [score.peer for score in scores if score.peer.answers]
+        costs = tcp.contest(peers, mixes[:1], 1)
+    assert all(0.1 < cost[0] < 10_000 for each in costs.values() for cost in each.values()), costs
+    rows = tcp.markdown(peers, costs).splitlines()[4:]
+    assert [row.split("|")[1].strip() for row in rows] == [peer.title for peer in peers]
     text = table.markdown(scores, mixes, 1, 0.1, small.count)
     assert "50 subnets, 64 sources" in text
     assert all(1 < cost[0] < 10_000 for score in scores for cost in score.cost.values()), text

@@ -28,7 +28,8 @@ def build(source: Path, directory: Path) -> Path:
     if not (shutil.which("gcc") and shutil.which("valgrind") and Path(sysconfig.get_path("include"), "Python.h").exists()):
         pytest.skip("needs gcc, valgrind and Python.h")
     made = directory / "_fastpath.abi3.so"
-    flags = ["-O1", "-g", "-std=c11", "-shared", "-fPIC", "-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_path('include')}"]
+    flags = ["-O1", "-g", "-std=c11", "-shared", "-fPIC", "-DPy_LIMITED_API=0x030B0000"]
+    flags += [f"-I{sysconfig.get_path('include')}", f"-I{SOURCE.parent}"]
     subprocess.run(["gcc", *flags, str(source), "-o", str(made)], check=True, timeout=120)
     return made
 

@@ -70,8 +70,9 @@ def packets(large: Large, dice: Random, count: int) -> list[tuple[bytes, bytes, 
 def test_strangers(module: Path, large: Large, tmp_path: Path) -> None:  # noqa: F811
     file = tmp_path / "strangers"
     file.write_bytes(pickle.dumps((flat(large), packets(large, Random(1), COUNT), NOW)))
-    replies, handed_back = run(module, file)
+    replies, handed_back, streamed = run(module, file)
     assert replies > COUNT * 0.8
+    assert streamed > COUNT * 0.8
     assert handed_back > 0
 
 

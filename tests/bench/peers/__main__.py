@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tests.bench.peers import bind, echo, gdnsd, knot, nsd, ours, powerdns, served, table
+from tests.bench.peers import bind, echo, gdnsd, knot, nsd, ours, powerdns, served, table, tcp
 from tests.bench.peers.contest import contest, loads, started, tell
 from tests.bench.peers.peer import Peer
 from tests.conformance.peers import free_port
@@ -42,6 +42,9 @@ def main(rounds: int, seconds: float, only: str, out: Path) -> None:
     ):
         contest(scores, mixes, rounds, seconds)
         text = table.markdown(scores, mixes, rounds, seconds, everything.count)
+        peers = [score.peer for score in scores if score.peer.answers]
+        if peers:
+            text += "\n" + tcp.markdown(peers, tcp.contest(peers, [mixes[0], mixes[2]], rounds))
         out.mkdir(parents=True, exist_ok=True)
         (out / "peers.md").write_text(text)
         (out / "peers.json").write_text(table.raw(scores))

@@ -150,14 +150,14 @@ def contest(scores: Sequence[Score], mixes: Sequence[Load], rounds: int, seconds
     for score in scores:
         tell(f"checking {score.peer.title}")
         score.alike = check(score.peer, checked)
-    with _beside_them():
+    with beside_them():
         _measure(scores, mixes, rounds, seconds)
     for score in scores:
         score.memory = score.peer.memory()
 
 
 @contextlib.contextmanager
-def _beside_them() -> Iterator[None]:
+def beside_them() -> Iterator[None]:
     """This process on the servers' core, as urgent as they are."""
     cores, nice = os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
     os.sched_setaffinity(0, {CORE})
