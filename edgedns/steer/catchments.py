@@ -24,7 +24,7 @@ AROUND = 15.0  # seconds: a landing is told at most every five, and its batch ma
 KEPT = 300.0
 GRACE = 5.0  # seconds: as far as clocks may differ
 DOUBTED = 600.0
-PATHS_LIMIT = 50_000
+PATHS_LIMIT = 100_000
 
 
 class Path(NamedTuple):
@@ -62,13 +62,13 @@ class Catchments:
         return len(self._paths)
 
     def take(self, landed: Iterable[LandedReply], now: float, on_new: Callable[[Path], None] = lambda path: None) -> None:
-        """Take what was told, in any order; `on_new` is told of each path that wasn't known to land elsewhere."""
+        """Take what was told, in any order; `on_new` is told of each path that wasn't known to land elsewhere, and does now."""
         if abs(now - self._forgot_at) >= KEPT / 10:
             self._forgot_at = now
             self._paths = {path: known for path, known in self._paths.items() if abs(now - known.last) < KEPT}
             self._doubted = {path: at for path, at in self._doubted.items() if abs(now - at) < DOUBTED}
         for reply in landed:
-            if (path := self._note(reply)) is not None:
+            if (path := self._note(reply)) is not None and abs(now - reply.at) <= AROUND:
                 on_new(path)
 
     def _note(self, reply: LandedReply) -> Path | None:
@@ -92,7 +92,7 @@ class Catchments:
 
     def hold_to(self, heard: Batch, now: float) -> None:
         """Take what the vantages heard themselves, in a round: that ends what was told of those paths."""
-        paths = list(self._paths)
+        paths = [path for path, known in self._paths.items() if abs(now - known.last) <= 2 * AROUND]  # others excuse nothing
         if not paths or not len(heard):
             return
         last = _last_heard(paths, heard)

@@ -67,6 +67,12 @@ def test_it_holds_for_as_long_as_it_is_told_in_whatever_order() -> None:
     assert known.told(10)["catchments"][0]["since"] == START
 
 
+def test_only_news_of_now_is_passed_on() -> None:
+    known, new = Catchments(), list[catchments.Path]()
+    known.take([landed(), landed(1.0), landed(-AROUND - 1.0, OTHER)], START, new.append)
+    assert [path.network for path in new] == [NETWORK]
+
+
 def test_a_catchment_that_moves_again_begins_anew_and_who_hears_itself_now_loses_in_earnest() -> None:
     known = told(landed(0.0), landed(0.0, sent_by="iad1"), landed(60.0, vantage="iad1"))
     listed = known.told(10)["catchments"]
