@@ -20,7 +20,7 @@ BEACON = [sys.executable, "-c", "from edgedns.cli.beacon import beacon; beacon()
 ORIGIN = "https://www.example.net"
 SHORT = ["--phases=examples,coverage,stateful", "--max-examples=4"]  # each value and bound of each operation
 LONG = ["--max-examples=150"]  # and made-up ones
-pytestmark = [pytest.mark.skipif(not TOOL.exists(), reason="schemathesis is not installed"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.skipif(not TOOL.exists(), reason="schemathesis is not installed")
 
 
 def held_to(url: str, folder: Path, short: bool, *more: str) -> str:
@@ -64,21 +64,25 @@ def beacon(folder: Path) -> Iterator[str]:
         process.wait(20)
 
 
+@pytest.mark.timeout(300)
 def test_the_admin_side_is_as_described(tmp_path: Path) -> None:
     assert "1 covered" in held_admin(tmp_path, True), "an order that was made is ended by its id"
 
 
+@pytest.mark.timeout(300)
 def test_the_beacon_is_as_described(tmp_path: Path) -> None:
     with beacon(tmp_path) as url:
         held_to(url, tmp_path, True)
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_the_admin_side_is_as_described_for_long(tmp_path: Path) -> None:
     held_admin(tmp_path, False)
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_the_beacon_is_as_described_for_long(tmp_path: Path) -> None:
     with beacon(tmp_path) as url:
         held_to(url, tmp_path, False)
