@@ -34,7 +34,7 @@ def make_calls(control: Control, wishing: Wishing, turns: Turns, bars: Callable[
         while not (entries := wishing.take(asking.vantage, time.time())) and time.monotonic() < until:
             await asyncio.sleep(LOOK)
             wishing.wanted.arrive(asking.vantage, asking.room, sources, time.time())
-        return {"wanted": entries, "agents": len(wishing.wanted.present(time.time()))}
+        return {"wanted": entries, "together": wishing.together}
 
     async def ask(asked: wanted.Asked) -> Mapping[str, Any]:
         now = time.time()

@@ -14,15 +14,20 @@ from edgedns.control.questions import QuestionRefused, Questions
 from edgedns.control.wanted import Wanted
 from edgedns.probe.collector import Outcome
 from edgedns.special import SPECIAL
+from edgedns.steer.worth import together
 
 
 class Wishing:
-    """`after` and `tick` belong in the control's turn; what the admin side calls does not wait for one."""
+    """`after` and `tick` belong in the control's turn; what the admin side calls does not wait for one.
+
+    `together`: how many probes of all agents reach one address in a period, at most.
+    """
 
     def __init__(self, control: Control) -> None:
         self.wanted = Wanted()
         self.questions = Questions()
         self._control = control
+        self.together = 1
         self._round = -1
 
     def after(self, outcome: Outcome, now: float) -> None:
@@ -36,7 +41,9 @@ class Wishing:
         number = int(now // self._control.world.rules.round)
         if number != self._round:
             self._round = number
-            pick(self.wanted, self._control.measured.health.seen(), self._control.force, self._asked, now)
+            seen = self._control.measured.health.seen()
+            self.together = together(seen, now, self.together)
+            pick(self.wanted, seen, self._control.force, self._asked, now)
 
     def take(self, vantage: str, now: float) -> list[dict[str, Any]]:
         """What a vantage is to probe now: people first, they wait."""

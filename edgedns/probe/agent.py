@@ -86,7 +86,7 @@ class Agent:
         self._places: dict[Target, float] = {}
         self._targets = targets
         self._never = never or Prefixes()
-        self._next = self._round = 0
+        self._next = self._round = self._together = 0
         try:
             self._paths = self._laid(targets, self._round)
             if self._paths.unreachable and not self._paths.all:
@@ -196,6 +196,15 @@ class Agent:
             self._begin_round()
             self._walk = self._loop.call_at(self._due, self._step)
 
+    def share(self, together: int) -> None:
+        """How many probes of all agents reach one address in a period, at most: the schedule is one for them all."""
+        if together == self._together:
+            return
+        most = max(self._together, together)
+        self._together = together
+        if self._paths.crowd < most:  # else each of our own addresses has more, whatever others do
+            self.retarget(self._targets)
+
     def bar(self, never: Prefixes) -> None:
         """To hosts in these no packet goes any more, whoever asks for it; others than before may be probed again."""
         self._never = never
@@ -208,7 +217,7 @@ class Agent:
         """The targets that are not barred in an order by dice, each where it stood before."""
         allowed = [target for target in targets if not self.is_barred(target)] if len(self._never) else targets
         places = {target: self._places.get(target) or self._dice.random() for target in allowed}
-        layout = laid_out(self.plan, self._sources, sorted(places, key=places.__getitem__))
+        layout = laid_out(self.plan, self._sources, sorted(places, key=places.__getitem__), self._together)
         laid = Paths(layout, tuple(self._path(arm, since) for arm in layout.arms), len(places))
         self._places = places
         return laid

@@ -126,6 +126,8 @@ class Errands:
         """Do what a reply wants. NotWishes where it is none."""
         wishes = parse(text)
         self.done.unread += wishes.unread
+        if wishes.together:
+            self._agent.share(wishes.together)
         for wish in wishes.entries:
             self.done.asked += 1
             if wish.id:

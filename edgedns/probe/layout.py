@@ -57,15 +57,18 @@ class Layout(NamedTuple):
     arms: tuple[Arm, ...]
 
 
-def laid_out(plan: Plan, sources: Sequence[Source], targets: Sequence[Target]) -> Layout:
-    """Where each target stands in the order is where it stands among `targets`; those of no source's family are left out."""
+def laid_out(plan: Plan, sources: Sequence[Source], targets: Sequence[Target], together: int = 0) -> Layout:
+    """Where each target stands in the order is where it stands among `targets`; those of no source's family are left out.
+
+    `together`: how many probes of all agents reach one address in a period, at most; 0 where only ours are known of.
+    """
     pairs = _spread([(target, _of_family(sources, target)) for target in targets])
     if not pairs:
         return Layout(plan.every, ())
-    burst_of = _bursts(plan, pairs)
+    burst_of = _bursts(plan, pairs, together)
     turn_of = _turns(plan, pairs, burst_of)
     arms = tuple(Arm(target, source, burst_of[target.endpoint.host], *turn_of[target]) for target, source in pairs)
-    paths_of = Counter(arm.target.endpoint.host for arm in arms)
+    paths_of = {host: max(paths, together) for host, paths in Counter(arm.target.endpoint.host for arm in arms).items()}
     packets = math.ceil(sum(arm.burst / arm.turns for arm in arms))
     return Layout(period_for(paths_of, packets, plan.every, plan.per_address, plan.ceiling), arms)
 
@@ -86,12 +89,12 @@ def _spread(wanted: Sequence[tuple[Target, list[Source]]]) -> list[tuple[Target,
     return [(target, source) for _, _, target, source in placed]
 
 
-def _bursts(plan: Plan, pairs: Sequence[tuple[Target, Source]]) -> dict[str, int]:
+def _bursts(plan: Plan, pairs: Sequence[tuple[Target, Source]], together: int) -> dict[str, int]:
     """Packets a probe, by host."""
     kept = plan.confirmations + 1  # and a witness
     paths_of = Counter(target.endpoint.host for target, _ in pairs)
     each = min(plan.per_address, plan.of_network)
-    return {host: burst_for(paths, plan.every, each, plan.burst, kept) for host, paths in paths_of.items()}
+    return {host: burst_for(max(paths, together), plan.every, each, plan.burst, kept) for host, paths in paths_of.items()}
 
 
 def _turns(plan: Plan, pairs: Sequence[tuple[Target, Source]], burst_of: Mapping[str, int]) -> dict[Target, tuple[int, int]]:

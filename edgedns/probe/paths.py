@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -91,6 +92,7 @@ class Paths:
         self.of_host = {(path.target.endpoint.host, path.provider): path for path in reversed(paths)}
         self.of_whom = _by(tuple(self.of_target), lambda target: target.whom)
         self.unreachable = targets - len(self.of_target)
+        self.crowd = max(Counter(path.target.endpoint.host for path in paths).values(), default=0)
         self.packets = sum(path.burst / path.turns for path in paths)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from edgedns.errors import EdgednsError
 
 ENTRIES_MOST = 500
+CROWD_MOST = 10_000
 WHOM_MOST = 8
 PROBES_MOST = 8
 GAP_LEAST, GAP_MOST = 0.1, 10.0
@@ -27,11 +28,11 @@ class Wish(NamedTuple):
 
 
 class Wishes(NamedTuple):
-    """A reply: what can be read of it, and how many entries can't."""
+    """A reply: what can be read of it, and how many entries can't. `together`: as `Agent.share` takes it, 0 where not told."""
 
     entries: tuple[Wish, ...]
     unread: int
-    agents: int
+    together: int
 
 
 class NotWishes(EdgednsError):
@@ -48,8 +49,9 @@ def parse(text: bytes) -> Wishes:
         raise NotWishes("its reply has no list 'wanted'")
     read = [_wish(entry) for entry in reply["wanted"][:ENTRIES_MOST]]
     good = tuple(wish for wish in read if wish is not None)
-    agents = reply.get("agents")
-    return Wishes(good, len(reply["wanted"]) - len(good), agents if type(agents) is int and 0 < agents < 10_000 else 1)
+    together = reply.get("together")
+    unread = len(reply["wanted"]) - len(good)
+    return Wishes(good, unread, together if type(together) is int and 0 < together <= CROWD_MOST else 0)
 
 
 def _wish(entry: Any) -> Wish | None:

@@ -8,15 +8,19 @@ Pure: the same table gives the same list on every node.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgedns.steer.doubts import Seen
 from edgedns.steer.explore import SPREAD, expected_gain
+from edgedns.steer.paths import GROUP
 from edgedns.steer.rows import Bools, Floats, Ints
 
 FEW = 5.0
 STARVING = 60.0
+SILENT_EVERY = 6.0  # periods, in which an agent asks once where it never hears
 LASTS = 3600.0  # seconds that a path stays as it is, on average
 
 
@@ -53,6 +57,18 @@ def chosen(field: Field, now: float, budget: int) -> Ints:
     first = _best(np.where(starving.reshape(-1), weight, 0.0), budget // 2)
     value[first] = 0.0
     return np.concatenate([first, _best(value, budget - len(first))])
+
+
+def together(seen: Seen, now: float, before: int) -> int:
+    """How many probes of all agents reach one address in a period, at most; as `before` while that is a little too many.
+
+    Each target of a network is probed through every arm in each period by who hears it, by others in each sixth.
+    """
+    recent = np.maximum(seen.paths["replied"], seen.paths["lost"]) > now - seen.recent
+    heard = seen.paths["replied"] > now - seen.recent
+    arms = np.bincount(seen.codes // GROUP, np.where(heard, 1.0, recent / SILENT_EVERY))
+    found = max(1, math.ceil(arms.max(initial=1.0) - 1e-9))
+    return before if 0.8 * before <= found <= before else found
 
 
 def _best(value: Floats, count: int) -> Ints:

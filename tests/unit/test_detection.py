@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -102,7 +103,8 @@ class Vantage:
 
     def _ask(self, wishing: Wishing) -> None:
         wishing.wanted.arrive(self.name, self.agent.room, [(name, 4) for name in RTTS], self.net.clock())
-        self.errands.obey(json.dumps({"wanted": wishing.take(self.name, self.net.clock())}).encode())
+        entries = wishing.take(self.name, self.net.clock())
+        self.errands.obey(json.dumps({"wanted": entries, "together": wishing.together}).encode())
         self.net.loop.call_later(ASK_EVERY, self._ask, wishing)
 
 
@@ -254,6 +256,16 @@ def test_a_path_80_ms_slower_is_left_within_14_seconds(nets: Callable[..., Net],
 def test_what_agents_are_told_to_probe_finds_a_slow_path_sooner(nets: Callable[..., Net]) -> None:
     """One round trip that is far too long is looked into at once, not once a period."""
     assert np.median(slow(nets(4), range(0, NETWORKS, 9))) <= 10.0
+
+
+def test_all_agents_together_send_an_address_no_more_than_one_packet_a_second(nets: Callable[..., Net]) -> None:
+    """Four vantages that hear all of three providers: twelve probes to an address, so that a period becomes twelve seconds."""
+    net = nets(6, vantages=4)
+    sent = Counter[str]()
+    net.cut = lambda network, provider, at: bool(sent.update([str(network)]))
+    net.seconds(60.0)
+    assert {vantage.agent.period for vantage in net.vantages} == {12.0}
+    assert max(sent.values()) <= 60 + 10
 
 
 @pytest.mark.long

@@ -32,7 +32,7 @@ def doubt(provider: str = "alder", address: str = "203.0.113.7", probes: int = 4
 
 
 def told(*entries: dict[str, Any]) -> bytes:
-    return json.dumps({"wanted": entries, "agents": 2}).encode()
+    return json.dumps({"wanted": entries, "together": 2}).encode()
 
 
 @contextlib.asynccontextmanager

@@ -20,13 +20,13 @@ def read(*entries: Any, **more: Any) -> Wishes:
 
 def test_what_is_wanted() -> None:
     question = {"addresses": ["2001:DB8::7"], "provider": "birch", "id": "a-1", "method": "tcp", "newer": [1]}
-    found = read(GOOD, {"asn": 64496, "family": 6, "provider": "cedar"}, question, agents=3, later="?")
+    found = read(GOOD, {"asn": 64496, "family": 6, "provider": "cedar"}, question, together=3, later="?")
     assert found.entries == (
         Wish(("203.0.113.7",), "alder", 4, 0.2),
         Wish(("AS64496/6",), "cedar", 1, 1.0),
         Wish(("2001:db8::7",), "birch", 1, 1.0, "a-1", "tcp"),
     )
-    assert (found.unread, found.agents) == (0, 3)
+    assert (found.unread, found.together) == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ ENTRY = st.dictionaries(st.sampled_from([*GOOD, "asn", "family", "id", "method"]
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ENTRY | PLAIN, max_size=3), PLAIN)
-def test_whatever_comes_is_read_or_left(entries: list[Any], agents: Any) -> None:
-    found = read(*entries, agents=agents)
+def test_whatever_comes_is_read_or_left(entries: list[Any], together: Any) -> None:
+    found = read(*entries, together=together)
     assert len(found.entries) + found.unread == len(entries)
     assert all(1 <= wish.probes <= PROBES_MOST and GAP_LEAST <= wish.gap <= GAP_MOST for wish in found.entries)
-    assert 0 < found.agents < 10_000
+    assert 0 <= found.together <= 10_000

@@ -23,7 +23,7 @@ TOLD = {"id": "a-1", "address": "203.0.113.7", "method": "icmp", "rounds": 1, "n
 
 
 async def hand_out(asking: Asking) -> Mapping[str, Any]:
-    return {"wanted": [WISH], "agents": 1}
+    return {"wanted": [WISH], "together": 1}
 
 
 async def ask(asked: Asked) -> Mapping[str, Any]:
