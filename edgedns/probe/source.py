@@ -19,7 +19,7 @@ SO_MARK = 36
 _IP_BIND_ADDRESS_NO_PORT = 24
 _BUFFER = 4 << 20
 DENIED = (errno.EPERM, errno.EACCES)
-HOW_RAW = "`setcap cap_net_raw+ep` on the program, or AmbientCapabilities=CAP_NET_RAW in its unit"
+HOW_RAW = "AmbientCapabilities=CAP_NET_RAW in its unit, or setcap cap_net_raw+ep on a python of its own"
 
 
 class NotPossible(EdgednsError):
