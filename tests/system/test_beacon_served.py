@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -13,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from webserver import NGINX, nginx, shown
 
+from tests.conformance.peers import free_port
 from tests.small import ADDRESS
 from tests.system.serving import SLACK, TOKEN, Server, serving, wait_until
 
@@ -25,13 +28,13 @@ FOR_CEDAR = {"alder": 60.0, "birch": 50.0, "cedar": 15.0}
 class Page:
     """Reports of users' pages, as a proxy hands them on."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
-        options = ["--listen=127.0.0.1:0", "--vantage=web", f"--collector={server.admin}", f"--origin={ORIGIN}"]
+    def __init__(self, collector: str, folder: Path) -> None:
+        options = ["--listen=127.0.0.1:0", "--vantage=web", f"--collector={collector}", f"--origin={ORIGIN}"]
         options += ["--proxy=127.0.0.1", *(f"--object={name}=https://{name}.example.net/1x1" for name in ADDRESS)]
-        self.said = folder / "said"
-        with self.said.open("wb") as said:
+        self.said, self.sent = folder / "said", folder / "sent"
+        with self.said.open("wb") as said, self.sent.open("wb") as sent:
             environ = {**os.environ, "EDGEDNS_TOKEN": TOKEN}
-            self.process = subprocess.Popen([*BEACON, *options], stderr=said, env=environ)
+            self.process = subprocess.Popen([*BEACON, *options], stderr=said, stdout=sent, env=environ)
         wait_until(lambda: "script: " in self.said.read_text(), 20 * SLACK)
         found = re.search(r"script: (http://\S+)/beacon.js", self.said.read_text())
         assert found
@@ -58,7 +61,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def page(server: Server, tmp_path: Path) -> Iterator[Page]:
-    found = Page(server, tmp_path)
+    found = Page(server.admin, tmp_path)
     yield found
     found.end()
 
@@ -89,3 +92,20 @@ def test_pages_of_one_client_do_not(server: Server, page: Page) -> None:
     wait_until(lambda: server.counters()[name] == 8 * 3, 20 * SLACK)
     time.sleep(2.2)  # two rounds
     assert server.addresses(of=7) == [ADDRESS["alder"]]
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed (apt-get install nginx)")
+def test_behind_the_proxy_of_the_docs_a_client_is_who_it_is(tmp_path: Path) -> None:
+    """Whatever it claims of itself."""
+    page, port = Page("-", tmp_path), free_port()
+    try:
+        site = shown("location / {").replace("http://127.0.0.1:8054", page.url.removesuffix("/v1/beacon"))
+        with nginx(tmp_path / "web", [f"127.0.0.1:{port}"], site=site) as web:
+            headers = {"Origin": ORIGIN, "Content-Type": "application/json", "X-Forwarded-For": "10.7.1.1"}
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20, source_address=("127.66.5.9", 0))
+            connection.request("POST", "/v1/beacon", json.dumps({"rtt_ms": FOR_CEDAR}), headers)
+            assert connection.getresponse().status == 204, web.errors()
+            connection.close()
+    finally:
+        page.end()
+    assert {json.loads(line)["address"] for line in page.sent.read_text().splitlines()} == {"127.66.5.0"}

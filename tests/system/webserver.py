@@ -12,6 +12,7 @@ from pathlib import Path
 
 NGINX = shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
 DOCS = Path(__file__).parents[2] / "docs" / "measuring.md"
+PAGE = f'location / {{ return 200 "{"x" * 4000}"; }}'
 CONFIG = """\
 {user}
 daemon off;
@@ -31,7 +32,7 @@ http {{
         {listen}
         access_log {folder}/rtt.log edgedns;
         {object}
-        location / {{ return 200 "{body}"; }}
+        {site}
     }}
 }}
 """
@@ -47,13 +48,13 @@ def shown(begin: str) -> str:
 class Nginx:
     """One nginx; `folder/rtt.log` is its log."""
 
-    def __init__(self, folder: Path, listen: Sequence[str], under: Sequence[str] = ()) -> None:
-        """`listen`: ADDR:PORT. `under`: a command that runs another, to be put before it."""
+    def __init__(self, folder: Path, listen: Sequence[str], under: Sequence[str], site: str) -> None:
+        """`listen`: ADDR:PORT. `under`: a command that runs another, to be put before it. `site`: the location of /."""
         assert NGINX
         folder.mkdir()
         self.folder, self.log = folder, folder / "rtt.log"
         config = CONFIG.format(
-            user="user root;" if folder.owner() == "root" else "", folder=folder, body="x" * 4000,
+            user="user root;" if folder.owner() == "root" else "", folder=folder, site=site,
             format=shown("log_format"), object=shown("location = /1x1"), listen="\n".join(f"listen {one};" for one in listen),
         )  # fmt: skip
         (folder / "nginx.conf").write_text(config)
@@ -85,8 +86,8 @@ class Nginx:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, listen: Sequence[str], under: Sequence[str] = ()) -> Iterator[Nginx]:
-    started = Nginx(folder, listen, under)
+def nginx(folder: Path, listen: Sequence[str], under: Sequence[str] = (), site: str = PAGE) -> Iterator[Nginx]:
+    started = Nginx(folder, listen, under, site)
     try:
         yield started
     finally:
