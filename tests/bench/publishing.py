@@ -1,7 +1,8 @@
 """What it takes to publish: a world from the real table, and a round that moved 100,000 networks of eight providers.
 
 `python -m tests.bench.publishing` prints JSON: CPU and wall seconds of each step, the sizes written, and how long two workers
-took from "decided" to answering anew, with the latencies of queries before and meanwhile. A quiet machine is assumed.
+took from "decided" to answering anew, with the latencies of queries before and meanwhile; and around swaps of root alone, while
+nothing is compiled beside them, interleaved with as long before each. A quiet machine is assumed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tests.conformance.peers import free_port
 
 NETWORKS, PROVIDERS = 100_000, 8
 SETTLE = 3.0
+SWAPS, WINDOW = 20, 0.4
 ARRAYS = ("mean", "w50", "sd", "rtt", "typical", "samples", "seen")
 NAMES = tuple(f"p{number}" for number in range(PROVIDERS))
 
@@ -123,9 +125,9 @@ class Asker:
         self.worker.terminate()
         self.worker.wait(10)
 
-    def p99(self, since: float, until: float) -> float:
-        """Milliseconds."""
-        late = sorted(took for at, took, _ in self.seen if since <= at - took <= until)
+    def p99(self, *spans: tuple[float, float]) -> float:
+        """Milliseconds, of what was asked in any of these spans of time."""
+        late = sorted(took for at, took, _ in self.seen if any(since <= at - took <= until for since, until in spans))
         return round(late[int(len(late) * 0.99)] * 1000, 2)
 
     def answered_anew(self, since: float) -> float:
@@ -157,6 +159,18 @@ def subnet_that_moves(control: Control, force: Force) -> str:
     raise LookupError("no measured network has an address")
 
 
+def swap(published: Path, roots: tuple[bytes, bytes]) -> list[float]:
+    """Swap between two roots every now and then; when (monotonic)."""
+    swapped = []
+    for number in range(SWAPS):
+        (published / "aside").write_bytes(roots[number % 2])
+        time.sleep(2 * WINDOW)
+        (published / "aside").rename(published / "root.json")
+        swapped.append(time.monotonic())
+    time.sleep(2 * WINDOW)
+    return swapped
+
+
 def measure() -> dict[str, object]:
     steps, now = Steps(), time.time() // 10 * 10  # rounds are aligned
     with tempfile.TemporaryDirectory() as top:
@@ -178,14 +192,19 @@ def measure() -> dict[str, object]:
         quiet = time.monotonic()
         time.sleep(SETTLE)
         decided = time.monotonic()
+        root = state / "published" / "root.json"
+        last = root.read_bytes()
         with steps.step("update"):
             control.publish(another, now)
         time.sleep(SETTLE)
+        swapped = swap(root.parent, (last, root.read_bytes()))
         for asker in askers:
             asker.end()
         answered = [asker.answered_anew(decided) for asker in askers]
-        before = [asker.p99(quiet, decided) for asker in askers]
-        meanwhile = [asker.p99(decided, decided + max(answered)) for asker in askers]
+        before = [asker.p99((quiet, decided)) for asker in askers]
+        meanwhile = [asker.p99((decided, decided + max(answered))) for asker in askers]
+        apart = [asker.p99(*((at - WINDOW, at) for at in swapped)) for asker in askers]
+        around = [asker.p99(*((at, at + WINDOW) for at in swapped)) for asker in askers]
         with steps.step("failover"):  # with the table as it was
             control.publish(replace(another, decisions=moved(another.decisions)), now)
         sizes: dict[str, int] = {}
@@ -193,8 +212,14 @@ def measure() -> dict[str, object]:
             kind = path.name.partition("-")[0]
             sizes[kind] = max(path.stat().st_size, sizes.get(kind, 0))
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    p99 = {"before": before, "meanwhile": meanwhile}
-    return {"steps": steps.taken, "decided_to_answered": answered, "p99_ms": p99, "octets": sizes, "control_rss_mb": rss}
+    return {
+        "steps": steps.taken,
+        "decided_to_answered": answered,
+        "p99_ms": {"before": before, "meanwhile": meanwhile},
+        "swaps_p99_ms": {"apart": apart, "around": around},
+        "octets": sizes,
+        "control_rss_mb": rss,
+    }
 
 
 if __name__ == "__main__":

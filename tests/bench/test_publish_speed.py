@@ -55,4 +55,6 @@ class TestPublishSpeed:
         assert found["steps"]["failover"][0] <= PUBLISH / 2, "the table is not packed again"
         for before, meanwhile in zip(*found["p99_ms"].values(), strict=True):
             assert meanwhile <= 2 * SLACK * max(before, FLOOR)
+        for apart, around in zip(*found["swaps_p99_ms"].values(), strict=True):
+            assert around <= SLACK * max(apart, FLOOR), "taking over what was published holds up no query"
         assert found["octets"]["overlay"] > 2_000_000, "every network has a ranking of its own"
