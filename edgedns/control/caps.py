@@ -38,7 +38,7 @@ from edgedns.steer.decisions import Column, Decisions
 from edgedns.steer.health import Health
 from edgedns.steer.loads import Fit, Load
 from edgedns.steer.rows import Floats
-from edgedns.steer.spill import absences, only_plans, plan_prices, with_plan
+from edgedns.steer.spill import absences, only_plans, pairs, plan_prices, with_plan
 from edgedns.store.local import LocalStore
 
 # Below so many steered queries a round nobody's transit is filled from here, and shares are no shares.
@@ -109,7 +109,7 @@ class CapsProblem:
     forecast: Forecast | None
 
     def solve(self) -> Solved:
-        """Prices for what is up now and for each provider's absence (or return). CapsUnsolved."""
+        """Prices for what is up now, for each provider's absence (or return) and for that of two at once. CapsUnsolved."""
         world, decisions = self.force.world, self.force.decisions
         providers = world.rules.providers
         demand = self._demand()
@@ -119,15 +119,16 @@ class CapsProblem:
         if few or not rows or not np.isfinite(cap).any():
             why = FEW if few else self.note or "nothing is measured"
             return Solved((), Account("idle", why, total=demand.total))
-        plans: list[tuple[Prices, Mapping[Column, Splits]]] = []
-        account = Account()
-        for i, up in enumerate((self.up, *absences(self.up, providers))):
-            limits = Limits(cap, demand.fixed_load(providers, up))
-            heaviest = HEAVIEST_AHEAD if i else HEAVIEST
-            prices, splits, plan = plan_prices(decisions, rows, limits, list(providers), up, heaviest, ahead=i > 0)
-            plans.append((prices, splits))
-            account = account if i else self._account(prices, plan, cap, demand)
-        return Solved(plans, account)
+
+        def plan(up: frozenset[str], ahead: bool) -> tuple[Prices, Mapping[Column, Splits], Plan]:
+            limits, heaviest = Limits(cap, demand.fixed_load(providers, up)), HEAVIEST_AHEAD if ahead else HEAVIEST
+            return plan_prices(decisions, rows, limits, list(providers), up, heaviest, ahead)
+
+        prices, splits, now = plan(self.up, False)
+        load = {name: float(share) for name, share in zip(providers, now.load, strict=True) if name in self.up}
+        next_up = [*absences(self.up, providers), *pairs(load)]
+        ahead = [plan(up, True)[:2] for up in next_up]
+        return Solved([(prices, splits), *ahead], self._account(prices, now, cap, demand))
 
     def _demand(self) -> Demand:
         if self.forecast is None:

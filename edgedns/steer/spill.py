@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from edgedns.steer.rows import Bools, Floats, Ints, lookup, pack, rows_of
 
 UNKNOWN_MS = 20.0
 EASE = 0.97
+PAIRED = 4
+NAMED = 500
 DEFAULT = pack(rows_of([NetworkKey(0)]))
 
 
@@ -182,8 +185,8 @@ def prices_for(plans: Sequence[Prices], up: frozenset[str]) -> Prices | None:
             return plan
     if not plans:
         return None
-    gone = frozenset(plans[0].up) - up
-    near = [plan for plan in plans if gone and gone & (frozenset(plans[0].up) - frozenset(plan.up))] or [plans[0]]
+    was = frozenset(plans[0].up)
+    near = [plan for plan in plans if up < frozenset(plan.up) < was] or [plans[0]]
     names = {name for plan in near for name in plan.ms}
     return Prices(tuple(sorted(up)), {name: max(plan.ms.get(name, 0.0) for plan in near) for name in names})
 
@@ -196,6 +199,18 @@ def absences(up: frozenset[str], names: Iterable[str]) -> Iterator[frozenset[str
             yield changed
 
 
+def pairs(load: Mapping[str, float]) -> Iterator[frozenset[str]]:
+    """What is left where two of the most loaded providers that are up go at once; `load` is by provider that is up.
+
+    Where two others go, or a third, the prices known for fewer absences hold until the next plan.
+    """
+    most = sorted(load, key=lambda name: (-load[name], name))[:PAIRED]
+    for gone in combinations(most, 2):
+        left = frozenset(load) - frozenset(gone)
+        if len(left) > 1:
+            yield left
+
+
 def plan_prices(
     decisions: Decisions, demand: Mapping[Column, Floats], limits: Limits, names: Sequence[str], up: frozenset[str],
     heaviest: int, ahead: bool = False,
@@ -206,6 +221,7 @@ def plan_prices(
     now, so that moving costs nothing: who will serve until then is not known. CapsUnsolved.
     """
     columns = [column for column, decided in decisions.columns.items() if decided.offer is not None and column in demand]
+    unsure = {column: _unsure(decisions.columns[column], up if ahead else None, demand[column]) for column in columns}
     parts = [_stacked(decisions.columns[column], names, up) for column in columns]
     cost, first, served = (np.concatenate(part) for part in zip(*parts, strict=True))
     weight = np.concatenate([demand[column] for column in columns])
@@ -213,10 +229,10 @@ def plan_prices(
     if (load <= limits.cap * HEADROOM * EASE).all():
         nothing = np.zeros(0, dtype=np.int64)
         free = Plan(np.zeros(len(names)), first, nothing, cost[:0], load, np.zeros(len(names)), HEADROOM)
-        return Prices(tuple(sorted(up)), {}), _splits(decisions, columns, names, free), free
+        return Prices(tuple(sorted(up)), {}), _splits(decisions, columns, names, free, unsure), free
     plan = solve(weight, cost, limits, np.full(len(served), -1) if ahead else served, heaviest=heaviest)
     ms = {name: round(float(price), 6) for name, price in zip(names, plan.prices, strict=True)}
-    return Prices(tuple(sorted(up)), ms), _splits(decisions, columns, names, plan), plan
+    return Prices(tuple(sorted(up)), ms), _splits(decisions, columns, names, plan, unsure), plan
 
 
 def _stacked(decided: ColumnDecisions, names: Sequence[str], up: frozenset[str]) -> tuple[Floats, Ints, Ints]:
@@ -231,9 +247,12 @@ def _stacked(decided: ColumnDecisions, names: Sequence[str], up: frozenset[str])
 
 
 def _splits(
-    decisions: Decisions, columns: Sequence[Column], names: Sequence[str], plan: Plan
-) -> dict[Column, Splits]:  # fmt: skip
-    """The rows that a plan names by column, keys sorted: those off their price, and those whose path it knew to be down."""
+    decisions: Decisions, columns: Sequence[Column], names: Sequence[str], plan: Plan, unsure: Mapping[Column, Ints]
+) -> dict[Column, Splits]:
+    """The rows that a plan names by column, keys sorted: those off their price, and those that prices might lead elsewhere.
+
+    Such a row's path was known to be down, or its first and second choice go at once and hysteresis may choose another third.
+    """
     found, start, shares = {}, 0, plan.matrix()
     for column in columns:
         decided = decisions.columns[column]
@@ -241,12 +260,25 @@ def _splits(
         end = start + len(decided.offer.keys)
         mine = ~decided.offer.path_up[np.arange(end - start), decided.offer.home]
         mine[plan.split[(plan.split >= start) & (plan.split < end)] - start] = True
+        mine[unsure[column]] = True
         rows = np.flatnonzero(mine)
         rows = rows[np.argsort(decided.offer.keys[rows])]
         place = [names.index(name) for name in decided.arms]
         found[column] = Splits(decided.offer.keys[rows], shares[start:end][rows][:, place])
         start = end
     return found
+
+
+def _unsure(decided: ColumnDecisions, up: frozenset[str] | None, demand: Floats) -> Ints:
+    """The heaviest rows that will have neither their home nor their second choice when these providers are up."""
+    offered = decided.offer
+    if offered is None or up is None:
+        return np.zeros(0, dtype=np.int64)
+    able = offered.path_up & np.array([name in up for name in decided.arms], dtype=np.bool_)
+    every = np.arange(len(able))
+    second = (offered.second >= 0) & able[every, offered.second]
+    rows = np.flatnonzero(~able[every, offered.home] & ~second)
+    return np.asarray(rows[np.argsort(-demand[rows], kind="stable")][:NAMED], dtype=np.int64)
 
 
 def with_plan(decisions: Decisions, prices: Prices, splits: Mapping[Column, Splits], first: bool) -> Decisions:
