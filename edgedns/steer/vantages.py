@@ -31,6 +31,7 @@ ODD_SHARE = 0.5
 LEAST_SENT = 10.0  # samples a provider, decayed
 LOSS_BEYOND = 0.25
 ROUNDS = 2
+LATE = 30.0
 AGREES_FOR = 60.0
 MOST_FLAPS = 5
 FLAPS_KEPT = 86_400.0
@@ -85,6 +86,8 @@ class Vantages:
     kept_out: int = 0
     views: Views = field(default_factory=Views)
     _outvoted: Outvoted = NOBODY
+    _late: Outvoted = NOBODY
+    _vetted_at: float = 0.0
     _open: dict[str, _Tally] = field(default_factory=dict)
     _aside: list[Batch] = field(default_factory=list)
     _sent: dict[tuple[str, str], list[float]] = field(default_factory=dict)
@@ -126,13 +129,16 @@ class Vantages:
         codes = self.views.codes(whole)
         heard, beside = ~whole.lost, np.arange(len(whole)) >= len(batch)
         self._tell_losses(whole, codes, heard | beside)
+        late = heard & (whole.at < now - LATE)
+        heard &= ~late
         self.views.take(codes[heard], whole.rtt[heard], whole.at[heard])
+        self._late = self.views.judge_instead(codes[late], whole.rtt[late], now) if late.any() else NOBODY
         verdict = self.views.judge(np.unique(codes[heard] // GROUP), now)
         sick = self._sick()
         for name, standing in self.standings.items():
             self._weigh(standing, verdict.seen.get(name, Seen(0, 0, 0, 0)), sick, now)
-        self._outvoted = verdict.outvoted
-        self.outvoted += int(verdict.outvoted.among(batch).sum())
+        self._outvoted, self._vetted_at = verdict.outvoted, now
+        self.outvoted += int(self._is_outvoted(batch).sum())
         left = self._trusted(batch)
         shared = within_share(left)
         self.capped += int((~shared).sum())
@@ -146,8 +152,13 @@ class Vantages:
         return left.take(within_share(left))
 
     def _trusted(self, batch: Batch) -> Batch:
-        kept = ~self._outvoted.among(batch) & ~np.isin(batch.vantages, self.quarantined)[batch.vantage]
+        kept = ~self._is_outvoted(batch) & ~np.isin(batch.vantages, self.quarantined)[batch.vantage]
         return batch if kept.all() else batch.take(kept)
+
+    def _is_outvoted(self, batch: Batch) -> Bools:
+        """What came late was held against what the others see now."""
+        late = batch.at < self._vetted_at - LATE
+        return np.where(late, self._late.among(batch), self._outvoted.among(batch))
 
     def close(self, now: float, seconds: float) -> None:
         """A round of so many seconds ended."""

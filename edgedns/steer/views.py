@@ -114,7 +114,7 @@ class Views:
         return np.asarray(last - first > self.knows(codes), dtype=np.bool_)
 
     def take(self, codes: Ints, rtt: Floats, at: Floats) -> None:
-        """Take replies: of each path the median of what came with the others is its RTT from now on."""
+        """Take replies: of each path the median of what came is its RTT from now on, unless a later one is known."""
         order = np.lexsort((rtt, codes))
         first = starts(codes[order])
         count = np.diff(first, append=len(codes))
@@ -123,20 +123,24 @@ class Views:
         fresh["at"] = np.maximum.reduceat(at[order], first) if len(first) else 0.0
         paths = codes[order][first]
         known = self.knows(paths)
-        self._views[np.searchsorted(self._codes, paths[known])] = fresh[known]
+        there = np.searchsorted(self._codes, paths[known])
+        self._views[there] = np.where(fresh["at"][known] >= self._views["at"][there], fresh[known], self._views[there])
         place = np.searchsorted(self._codes, paths[~known])
         self._codes = np.insert(self._codes, place, paths[~known])
         self._views = np.insert(self._views, place, fresh[~known])
 
     def forget(self, now: float) -> None:
-        """Drop what was not heard of late, and the numbers of networks that are gone."""
+        """Drop what was not heard of late, and the numbers of networks and vantages that are gone."""
         kept = self._views["at"] > now - RECENT
         if kept.all():
             return
-        row, rest = np.divmod(self._codes[kept], 2 * GROUP)
-        used, place = np.unique(row, return_inverse=True)
-        self._keys = Numbered(self._keys.keys[used])
-        self._codes, self._views = place.reshape(-1) * (2 * GROUP) + rest, self._views[kept]
+        row, family, provider, vantage = path_parts(self._codes[kept])
+        rows, row = np.unique(row, return_inverse=True)
+        names, vantage = np.unique(vantage, return_inverse=True)
+        self._keys = Numbered(self._keys.keys[rows])
+        self._vantages = tuple(self._vantages[i] for i in names.tolist())
+        self._codes = path_code(row.reshape(-1), family, provider, vantage.reshape(-1))
+        self._views = self._views[kept]
 
     def judge(self, touched: Ints, now: float) -> Verdict:
         """Compare the vantages on these groups (each once, ascending), where three or more measured it in the last minute."""
@@ -161,6 +165,14 @@ class Views:
         columns = zip(shared.tolist(), outvoted.tolist(), odd.tolist(), sampled.tolist(), strict=True)
         seen = {name: Seen(*counts) for name, counts in zip(self._vantages, columns, strict=True)}
         return Verdict(self._named(np.concatenate(found)), seen)
+
+    def judge_instead(self, codes: Ints, rtt: Floats, now: float) -> Outvoted:
+        """Who would be outvoted if these replies were what their paths have now; they are not kept."""
+        before = self._codes, self._views.copy()
+        self.take(codes, rtt, np.full(len(codes), np.inf))
+        outvoted = self.judge(np.unique(codes // GROUP), now).outvoted
+        self._codes, self._views = before
+        return outvoted
 
     def _named(self, codes: Ints) -> Outvoted:
         """group * VANTAGES + vantage, as they are to be known when rows are numbered otherwise."""

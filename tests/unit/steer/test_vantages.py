@@ -257,3 +257,27 @@ def test_what_stays_under_the_share_lies_evenly() -> None:
     others = [replace(at[0], vantage="fra1"), replace(at[1], vantage="fra1"), replace(at[2], vantage="lhr1")]
     kept = np.flatnonzero(within_share(batch_of([*at, *others]))[:9]).tolist()
     assert kept == [2, 5, 8]
+
+
+def test_lies_that_come_late_are_held_against_what_the_others_see_now() -> None:
+    scene = Scene("ams1", "fra1", "lhr1")
+    scene.round()
+    scene.names = ("ams1", "fra1")
+    honest_ones = scene.samples()
+    scene.names = ("lhr1",)
+    wrong = [replace(each, at=each.at - 100) for each in scene.samples(liar("lhr1", LIES["a rival at 1 ms"]))]
+    counted = scene.vantages.vet(scene.vantages.admit(batch_of([*honest_ones, *wrong]), scene.now), scene.now + PERIOD)
+    late = counted.take(counted.at < scene.now - 50)
+    assert len(late) < 0.2 * len(wrong)
+
+
+def test_names_that_are_gone_leave_room_for_others() -> None:
+    scene = Scene("ams1", "fra1", "lhr1", networks=3)
+    scene.round()
+    scene.now += 700
+    scene.names = ("fra1", "sin1")
+    scene.far["sin1"] = scene.far["ams1"]
+    scene.round()
+    assert scene.vantages.views._vantages == ("fra1", "sin1")
+    assert scene.vantages.standings["ams1"].seen_at > 0
+    assert len(scene.vantages.views) == 2 * 3 * len(PROVIDERS)
