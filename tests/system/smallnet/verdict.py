@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -158,29 +158,50 @@ def draw(verdict: Verdict, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    matplotlib.rcParams["svg.hashsalt"] = "small Internet"
-    figure = Figure(figsize=(9.0, 5.0), layout="constrained")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "small Internet", "font.size": 9})
+    figure = Figure(figsize=(9.0, 4.6), layout="constrained")
     shares, costs = figure.subplots(2, 1, sharex=True)
-    seconds = np.array([answer.at for answer in verdict.answers])
-    edges = np.arange(np.floor(seconds.min()), np.ceil(seconds.max()) + 1.0)
-    given = np.array([answer.provider for answer in verdict.answers])
-    stack = [np.histogram(seconds[given == p], edges)[0] for p in (*range(len(PROVIDERS)), -1)]
-    names = [*(provider.name for provider in PROVIDERS), "no answer"]
-    total = np.maximum(np.sum(stack, axis=0), 1)
-    shares.stackplot(edges[:-1], [100 * part / total for part in stack], labels=names, step="post")
+    _draw_shares(verdict, shares)
+    _draw_costs(verdict, costs)
     shares.set(ylabel="answers, %", ylim=(0, 100), title=verdict.scenario.about)
-    shares.legend(loc="upper left", fontsize=7, ncols=5)
-    place = np.digitize(seconds, edges) - 1
-    for name, cost in _lines(verdict).items():
-        mean = np.bincount(place, cost, len(edges)) / np.maximum(np.bincount(place, minlength=len(edges)), 1)
-        costs.step(edges[:-1], mean[:-1], where="post", label=name)
-    costs.set(xlabel="seconds since it happened", ylabel="mean RTT of the answers, ms", yscale="log")
-    costs.legend(loc="upper left", fontsize=7, ncols=4)
-    for turn in verdict.scenario.turns:
-        for axes in (shares, costs):
+    costs.set(xlabel="seconds since it happened", ylabel="mean RTT of answers, ms", yscale="log")
+    costs.set_yticks(TICKS, [str(tick) for tick in TICKS], minor=False)
+    costs.minorticks_off()
+    for axes in (shares, costs):
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        axes.margins(x=0)
+        for turn in verdict.scenario.turns:
             axes.axvline(turn.at, color="#444444", linewidth=0.8, linestyle=":")
     figure.savefig(path, metadata={"Date": None})
+
+
+TICKS = (10, 20, 50, 100, 200, 500)
+COLOURS = ("#4477aa", "#ee8866", "#44aa77", "#aa4466", "#111111")
+
+
+def _seconds(verdict: Verdict) -> tuple[np.ndarray, np.ndarray]:
+    """(edges of whole seconds, the second that each answer falls in; those beyond the last edge in one more)."""
+    at = np.array([answer.at for answer in verdict.answers])
+    edges = np.arange(np.floor(at.min()), verdict.scenario.lasts + 0.5)
+    return edges, np.minimum(np.digitize(at, edges), len(edges)) - 1
+
+
+def _draw_shares(verdict: Verdict, axes: Any) -> None:
+    edges, second = _seconds(verdict)
+    given = np.array([answer.provider for answer in verdict.answers])
+    whom = [provider for provider in (*range(len(PROVIDERS)), -1) if (given == provider).any()]
+    stack = np.array([np.bincount(second[given == provider], minlength=len(edges))[:-1] for provider in whom])
+    names = [NAMES[provider] if provider >= 0 else "no answer" for provider in whom]
+    colours = [COLOURS[provider] for provider in whom]
+    axes.stackplot(edges[:-1], 100 * stack / np.maximum(stack.sum(axis=0), 1), labels=names, colors=colours, step="post")
+
+
+def _draw_costs(verdict: Verdict, axes: Any) -> None:
+    edges, second = _seconds(verdict)
+    count = np.maximum(np.bincount(second, minlength=len(edges)), 1)
+    for (name, cost), style in zip(_lines(verdict).items(), ("-", "--", "-.", ":"), strict=True):
+        mean = np.bincount(second, cost, len(edges)) / count
+        axes.step(edges[:-1], mean[:-1], style, where="post", label=name, linewidth=2.0 if name == "edgedns" else 1.2)
 
 
 def _lines(verdict: Verdict) -> dict[str, np.ndarray]:
