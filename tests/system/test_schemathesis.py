@@ -18,8 +18,8 @@ HERE = Path(__file__).parent / "schemathesis"
 TOOL = Path(sys.executable).with_name("schemathesis")
 BEACON = [sys.executable, "-c", "from edgedns.cli.beacon import beacon; beacon()"]
 ORIGIN = "https://www.example.net"
-SHORT = ["--phases=examples,coverage,stateful", "--max-examples=4"]  # each value and bound of each operation
-LONG = ["--max-examples=150"]  # and made-up ones
+SHORT = ["--phases=examples,coverage"]  # each value and bound of each operation
+LONG = ["--max-examples=150"]  # and made-up ones, and one after the other
 pytestmark = pytest.mark.skipif(not TOOL.exists(), reason="schemathesis is not installed")
 
 
@@ -66,7 +66,7 @@ def beacon(folder: Path) -> Iterator[str]:
 
 @pytest.mark.timeout(300)
 def test_the_admin_side_is_as_described(tmp_path: Path) -> None:
-    assert "1 covered" in held_admin(tmp_path, True), "an order that was made is ended by its id"
+    held_admin(tmp_path, True)
 
 
 @pytest.mark.timeout(300)
@@ -78,7 +78,8 @@ def test_the_beacon_is_as_described(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_the_admin_side_is_as_described_for_long(tmp_path: Path) -> None:
-    held_admin(tmp_path, False)
+    told = held_admin(tmp_path, False)
+    assert re.search(r"API Links: +[1-9][0-9]* covered", told), "what was made is asked for, or ended, by its id: " + told
 
 
 @pytest.mark.long
