@@ -272,7 +272,8 @@ class Health:
     def leave_out(self, vantages: Sequence[str]) -> None:
         """Forget what these saw, and who is down because of it."""
         gone = [number for number, name in enumerate(self._vantages) if name in vantages]
-        self._keep(~np.isin(self._codes % VANTAGES, gone))
+        if gone:
+            self._keep(~np.isin(self._codes % VANTAGES, gone))
 
     def _forget(self, now: float) -> None:
         """Once an hour drop paths that were not probed for six."""

@@ -201,12 +201,12 @@ def test_a_killed_agent_loses_a_second_at_most(tmp_path: Path, slow: bool) -> No
             while time.monotonic() < until:
                 told.append(child.stdout.readline())
             os.kill(child.pid, signal.SIGKILL)
-            killed = time.monotonic()
             told += child.stdout.readlines()
     added = [text.split() for text in told if text[:1].isdigit()]
     spool = Spool(tmp_path, BIG)
     kept = b"".join(path.read_bytes() for path in tmp_path.glob("0*.ndjson"))
     missing = [float(at) for at, number in added if b'"n":%d}' % int(number) not in kept]
     assert len(missing) < len(added) / 2
-    assert all(at > killed - 1.5 for at in missing)  # half a second is meant; the machine may be busy
+    last = max(float(at) for at, _ in added)
+    assert all(at > last - 1.5 for at in missing)  # half a second is meant, and the machine may be busy
     spool.close()
