@@ -101,9 +101,9 @@ class Agent:
         self._under_way: set[_Probe] = set()
         self._waiting: set[asyncio.TimerHandle] = set()
         self._walk: asyncio.TimerHandle | None = None
-        self._again = After(self._loop, plan.gap, SLACK, self._send_again)
+        self._again = After(self._loop, plan.gap, self._send_again, SLACK)
         lasts = {burst: (burst - 1) * plan.gap + plan.timeout for burst in range(1, max(1, plan.burst) + 1)}
-        self._ends = {burst: After(self._loop, seconds, SLACK, self._end) for burst, seconds in lasts.items()}
+        self._ends = {burst: After(self._loop, last, self._end, is_over=_is_over) for burst, last in lasts.items()}
         self._round_at = self._due = 0.0
         self._rounds_left: int | None = None
         self._makes_room = False
@@ -451,3 +451,7 @@ class Agent:
 
         handle = self._loop.call_later(delay, begin)
         self._waiting.add(handle)
+
+
+def _is_over(probe: _Probe) -> bool:
+    return probe.ended
