@@ -89,6 +89,7 @@ class Gained:
             "networks": len(keys),
             "measured": int((weight > 0).sum()),
             "worse": int(worse.sum()),
+            "off": _off(gains, decided, limit),
             "rows": _rows(gains, weight, decided, force, limit),
         }
 
@@ -102,6 +103,14 @@ def _weights(decided: ColumnDecisions, gains: Gains, weights: Weights | None) ->
     own = decided.keys[unpack(decided.keys)["block"] >= 0]
     keys = np.union1d(own, pack(gains.rows))
     return keys, np.ones(len(keys))
+
+
+def _off(gains: Gains, decided: ColumnDecisions, limit: int) -> list[str]:
+    """Networks that steering is switched off for, those with samples first, of these the one that lost most."""
+    at = lookup(pack(gains.rows), decided.off)
+    ms = np.where(at >= 0, np.append(gains.ms, np.inf)[at], np.inf)
+    order = np.argsort(ms, kind="stable")[:limit]
+    return [key_of(row).text for row in unpack(decided.off[order])]
 
 
 def _holdout(column: Column) -> float:

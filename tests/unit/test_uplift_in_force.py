@@ -114,11 +114,18 @@ def test_where_it_loses_it_is_switched_off_and_says_so(tmp_path: Path) -> None:
     assert told["reason"] == "GUARDED"
     assert "but this network was slower by what steering chose" in lost["birch"]
     assert "is not above" in lost["cedar"]
+    columns = {one["rules"][0]: one for one in control.uplift(5, now)["columns"]}
+    assert sorted(columns["www/measured A"]["off"]) == [key_text(network) for network in range(5)]
+    assert len(next(one for one in control.uplift(2, now)["columns"] if one["off"])["off"]) == 2
     control.save(now)
     again = start(tmp_path, "0", now)
     assert answers(again, 3, now) == off
     now = lure(again, 1, now)
     assert (answers(again, 3, now), answers(again, 7, now)) == (off, on)
+
+
+def key_text(network: int) -> str:
+    return f"AS{64512 + network}/DE/10.{network}.0.0/16"
 
 
 def count_queries(control: Control, queries: dict[int, int]) -> None:
