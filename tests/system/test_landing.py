@@ -125,9 +125,16 @@ def test_a_reply_that_lands_at_another_agent_is_told_of_there(fleet: Fleet, meth
 def test_where_it_lands_it_is_measured_at_once_from_then_on(fleet: Fleet) -> None:
     """ams1 asks who never answered in each sixth period only; a landing shows that this one would answer now."""
     fleet.ams.answer = lambda device, packet: []
+
+    def moved(device: str, packet: Packet) -> list[Packet]:
+        fleet.ams.answer = echo
+        for reply in echo(device, packet):
+            fleet.ams.inject(reply)
+        return []
+
+    fleet.fra.answer = moved
     with fleet.listening(("udp",)) as told:
         _wait_for(lambda: len(told()) >= 2 * 2 + 2, "the first periods in which all are asked are over")
-        fleet.ams.answer = echo
         fleet.asks("udp")
         _wait_for(lambda: {line["address"] for line in told() if "rtt_ms" in line} == set(HOSTS), "ams1 measures them")
         first = {line["address"]: line["at"] for line in reversed(landed(told()))}
