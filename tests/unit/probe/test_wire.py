@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import dnslib  # type: ignore[import-untyped,unused-ignore]
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgedns.probe.wire import DnsQuery, Echo, Format, IcmpEcho, Stamp, checksum
 
@@ -60,6 +62,16 @@ def test_every_changed_bit_of_a_stamp_is_noticed(name: str) -> None:
         changed = bytearray(whole)
         changed[position // 8] ^= 1 << position % 8
         assert packets.stamp(bytes(changed), PEER) is None
+
+
+@formats
+@settings(max_examples=100, deadline=None)
+@given(junk=st.binary(max_size=300), at=st.integers(0, 200))
+def test_garbage_is_none_of_ours(packets: Format, reply: Callable[[bytes], bytes], junk: bytes, at: int) -> None:
+    whole = reply(packets.request(1, SENT, PEER))
+    changed = whole[:at] + junk + whole[at + len(junk) :]
+    assert packets.stamp(junk, PEER) is None
+    assert packets.stamp(changed, PEER) in (None, Stamp("fra1", "alder", 1, SENT))
 
 
 def test_agents_that_share_a_key_read_each_others_stamps() -> None:
