@@ -74,7 +74,7 @@ class Whom:
         async def take(body: bytes) -> None:
             given = await asyncio.to_thread(self._read, body)
             try:
-                agent.retarget(given.targets)
+                await agent.retarget_beside(given.targets)
             except EdgednsError as error:
                 say(f"the collector's targets are not taken up: {error}")
                 return
@@ -95,7 +95,7 @@ async def _follow_opt_out(agent: Agent, path: Path, watch: Watch, say: Say) -> N
         if watch.changed():
             try:
                 never = await asyncio.to_thread(lists.prefixes, path)
-                agent.bar(never)
+                await agent.bar(never)
                 say(f"{path}: {len(never)} prefixes are never probed")
             except EdgednsError as error:
                 say(f"{error}; it stays as it was")

@@ -86,6 +86,7 @@ class Agent:
         self._places: dict[Target, float] = {}
         self._targets = targets
         self._never = never or Prefixes()
+        self._laying = asyncio.Lock()
         self._next = self._round = self._together = 0
         try:
             self._paths = self._laid(targets, self._round)
@@ -185,7 +186,28 @@ class Agent:
 
         NotPossible, and nothing changes, where a method can't be used.
         """
-        coming = self._laid(targets, self._round + 1)
+        self._take_up(targets, self._laid(targets, self._round + 1))
+
+    async def retarget_beside(self, targets: Sequence[Target] | None = None) -> None:
+        """As `retarget` (None: to the same), laid out in a thread: many take seconds, in which replies are to be read."""
+        async with self._laying:
+            wanted = self._targets if targets is None else targets
+            self._open_lines(wanted)
+            while True:
+                never, together = self._never, self._together
+                coming = await asyncio.to_thread(self._laid, wanted, self._round + 1)
+                if self._never is never and self._together == together:  # else they changed meanwhile
+                    break
+            self._take_up(wanted, coming)
+
+    def _open_lines(self, targets: Sequence[Target]) -> None:
+        """Sockets are opened by the thread that reads them."""
+        for method, six in {(target.method, ":" in target.endpoint.host) for target in targets}:
+            for source in self._sources:
+                if (source.family == 6) == six:
+                    self._line(method, source)
+
+    def _take_up(self, targets: Sequence[Target], coming: Paths) -> None:
         self._targets = targets
         for path in self._paths.all:
             path.gone = path.target not in coming.of_target
@@ -205,10 +227,14 @@ class Agent:
         if self._paths.crowd < most:  # else each of our own addresses has more, whatever others do
             self.retarget(self._targets)
 
-    def bar(self, never: Prefixes) -> None:
+    async def bar(self, never: Prefixes) -> None:
         """To hosts in these no packet goes any more, whoever asks for it; others than before may be probed again."""
         self._never = never
-        self.retarget(self._targets)
+        for target, paths in self._paths.of_target.items():
+            if self.is_barred(target):
+                for path in paths:
+                    path.gone = True
+        await self.retarget_beside()
 
     def is_barred(self, target: Target) -> bool:
         return ip_address(target.endpoint.host).packed in self._never

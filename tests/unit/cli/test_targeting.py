@@ -83,7 +83,7 @@ class Agent:
     def __init__(self) -> None:
         self.never: list[Prefixes] = []
 
-    def bar(self, never: Prefixes) -> None:
+    async def bar(self, never: Prefixes) -> None:
         self.never.append(never)
 
 

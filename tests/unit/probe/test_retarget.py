@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from ipaddress import ip_network
 
 import pytest
 
 from edgedns.probe.agent import Agent, Plan, Sample, Source
+from edgedns.probe.paths import Paths
 from edgedns.probe.source import NotPossible
 from edgedns.probe.targets import Target, target_of
 from edgedns.special import Prefixes
@@ -155,7 +157,7 @@ def test_to_who_opted_out_no_packet_goes_whoever_asks_for_it() -> None:
             agent.start()
             await until(agent, samples, 8)
             assert len(out.seen) > 0
-            agent.bar(Prefixes([ip_network("127.0.0.2/32")]))
+            await agent.bar(Prefixes([ip_network("127.0.0.2/32")]))
             with pytest.raises(NotPossible, match=r"127\.0\.0\.2 is not to be probed: it is on the opt-out list"):
                 agent.ask_once(both[1], ALDER, told.append)
             await asyncio.sleep(0.05)  # what was on its way arrives
@@ -164,10 +166,40 @@ def test_to_who_opted_out_no_packet_goes_whoever_asks_for_it() -> None:
             agent.retarget(both)
             await until(agent, samples, 8)
             assert (len(out.seen), told) == (seen, [])
-            agent.bar(Prefixes())
+            await agent.bar(Prefixes())
             await until(agent, samples, 8)
             agent.stop()
         assert len(out.seen) > seen
         assert len(kept.seen) > 0
+
+    asyncio.run(main())
+
+
+def test_who_opts_out_while_targets_are_laid_out_is_left_out_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        samples: list[Sample] = []
+        async with peer() as (_, port), peer(host="127.0.0.2") as (out, other):
+            agent = agent_of(FAST, [target(port)], samples)
+            agent.start()
+            laid, begun = agent._laid, asyncio.Event()
+            loop = asyncio.get_running_loop()
+
+            def slowly(targets: Sequence[Target], since: int) -> Paths:
+                loop.call_soon_threadsafe(begun.set)
+                time.sleep(0.2)
+                return laid(targets, since)
+
+            monkeypatch.setattr(agent, "_laid", slowly)
+            both = [target(port), target(other, "198.51.100.9", "127.0.0.2")]
+            slow = asyncio.create_task(agent.retarget_beside(both))
+            await begun.wait()
+            await asyncio.gather(agent.bar(Prefixes([ip_network("127.0.0.2/32")])), slow)
+            await until(agent, samples, 8)
+            assert agent.reached == 1
+            assert out.seen == []
+            await agent.bar(Prefixes())
+            while not out.seen:
+                await asyncio.sleep(0.01)
+            agent.stop()
 
     asyncio.run(main())
