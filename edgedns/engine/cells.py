@@ -15,10 +15,10 @@ import numpy.typing as npt
 from edgedns.engine.snapshot import UNIT_BITS
 from edgedns.model import Match, NamedNetwork, Pin, Prefix, Rule, Weighted
 from edgedns.steer.atoms import Atoms
+from edgedns.steer.wide import Wide, top_bit
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-Words = npt.NDArray[np.uint64]
 Narrow = npt.NDArray[np.signedinteger[Any]]
 PUBLIC_RESOLVERS = "public-resolvers"
 NOT_MATCHED = 0xFFFF
@@ -162,14 +162,7 @@ def _in_order(atoms: Atoms, mask: Bools) -> Ints:
 def _shared(atoms: Atoms, order: Ints, width: int) -> Ints:
     """How many leading bits each leaf has in common with the next one."""
     hi, lo = atoms.start_hi[order], atoms.start_lo[order]
-    high, low = _bit_length(hi[1:] ^ hi[:-1]), _bit_length(lo[1:] ^ lo[:-1])
-    return width - np.where(high > 0, high + 64, low)
-
-
-def _bit_length(words: Words) -> Ints:
-    upper = np.frexp((words >> np.uint64(32)).astype(np.float64))[1].astype(np.int64)
-    lower = np.frexp((words & np.uint64(0xFFFFFFFF)).astype(np.float64))[1].astype(np.int64)
-    return np.where(upper > 0, upper + 32, lower)
+    return width - 1 - top_bit(Wide(hi[1:] ^ hi[:-1], lo[1:] ^ lo[:-1]))
 
 
 def _letters(countries: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint16]:

@@ -60,20 +60,20 @@ def power(bits: NDArray[np.int64]) -> Wide:
 
 def top_bit(a: Wide) -> NDArray[np.int64]:
     """Place of the highest bit set, 0 to 127; -1 where the number is 0."""
-    return np.where(a.hi != 0, _top_bit64(a.hi) + 64, _top_bit64(a.lo))
+    return np.where(a.hi != 0, top_bit64(a.hi) + 64, top_bit64(a.lo))
 
 
-def _top_bit64(a: U64) -> NDArray[np.int64]:
-    # frexp rounds beyond 53 bits, so each half is asked by itself
-    upper, lower = (a >> np.uint64(32)).astype(np.float64), (a & np.uint64(0xFFFFFFFF)).astype(np.float64)
-    return np.where(upper > 0, np.frexp(upper)[1] + 31, np.frexp(lower)[1] - 1).astype(np.int64)
+def top_bit64(a: U64) -> NDArray[np.int64]:
+    """The same of 64-bit numbers."""
+    # Rounded to 53 bits a number may become the next power of two, but not where its second bit is clear.
+    return np.frexp((a & ~(a >> ONE)).astype(np.float64))[1].astype(np.int64) - 1
 
 
 def zeros_below(a: Wide) -> NDArray[np.int64]:
     """How many zero bits stand at the low end; 128 for the number 0."""
     low = a.lo & (~a.lo + ONE)
     high = a.hi & (~a.hi + ONE)
-    tail = np.where(a.lo != 0, _top_bit64(low), _top_bit64(high) + 64)
+    tail = np.where(a.lo != 0, top_bit64(low), top_bit64(high) + 64)
     return np.where((a.lo == 0) & (a.hi == 0), 128, tail).astype(np.int64)
 
 
