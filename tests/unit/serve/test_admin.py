@@ -102,7 +102,7 @@ class Control:
         interval: dict[str, float] = {"ms": 3.0, "low": 1.0, "high": 5.0}
         row = {"network": "AS64500", "as_name": None, "provider": "alder", "nominal": None, "samples": [9.0, 9.0], "weight": 1}
         column = {"rules": ["www/all A"], "holdout": 0.1, "overall": interval, "moved": interval, "networks": limit}
-        column |= {"measured": 1, "worse": 0, "rows": [{**row, **interval}]}
+        column |= {"measured": 1, "worse": 0, "off": [], "rows": [{**row, **interval}]}
         return {"at": 2.0, "half_life": 3600.0, "weighted_by": "networks", "columns": [column]}
 
     async def wan(self, asn: int | None, limit: int) -> dict[str, object]:
