@@ -116,6 +116,8 @@ class HttpLine:
         self._kept: dict[Endpoint, Connection] = {}
         self._next = 0
         self._loop = asyncio.get_running_loop()
+        if secure:
+            _judging()  # reads the authorities, which takes its time: not between two probes
         source.open(socket.SOCK_STREAM).close()
 
     def send(self, endpoint: Endpoint, on_reply: OnReply) -> Token:
@@ -161,7 +163,7 @@ class HttpLine:
             _, connection = await self._loop.create_connection(
                 Connection, sock=sock, ssl=context, server_hostname=name or probe.endpoint.host if self._secure else None
             )
-        except OSError:  # TLS' own errors are such, too
+        except (OSError, ValueError):  # TLS' own errors are OSErrors; a name that no certificate can have is none
             self._under_way.pop(probe.number, None)
             sock.close()
             return

@@ -31,7 +31,7 @@ PORTS: dict[Method, int] = {"udp": 7, "tcp": 443, "dns": 53, "icmp": 0, "http": 
 KEYS = frozenset({"address", "asn", "family", "endpoint", "method", "port", "server", "name"})
 
 _BRACKETED = re.compile(r"\[([^\]]*)\](?::(\d{1,5}))?")
-_SERVER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
+_SERVER = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 _PLAIN = re.compile(r"([^:]+)(?::(\d{1,5}))?")
 
 

@@ -159,6 +159,13 @@ def test_where_a_server_is_named_its_certificate_is(tls: tuple[ssl.SSLContext, P
     run(test)
 
 
+def test_a_name_that_no_certificate_can_have_is_no_reply(tls: tuple[ssl.SSLContext, Path]) -> None:
+    async def test() -> None:
+        assert await asked(Server(OK), tls=tls[0], name="a..b") == [None]
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -102,6 +102,8 @@ def test_labels_are_the_steering_keys() -> None:
         ({"address": "203.0.113.7", "endpont": "x"}, "unknown key 'endpont'"),
         ({"address": "203.0.113.7", "method": "ftp"}, "unknown method 'ftp', it is one of udp, tcp, dns, icmp, http, https"),
         ({"address": "203.0.113.7", "method": "https", "server": "a b"}, "server is not the name of a host: 'a b'"),
+        ({"address": "203.0.113.7", "method": "https", "server": "a..b"}, "server is not the name of a host: 'a..b'"),
+        ({"address": "203.0.113.7", "method": "https", "server": "a." * 127 + "b"}, "server is not the name of a host"),
         ({"address": "203.0.113.7", "method": "tcp", "server": "www.example.com"}, "`server` is only for `http` and `https`"),
         ({"address": "203.0.113.7", "method": ["udp"]}, "unknown method ['udp']"),
         ({"address": "203.0.113.7", "port": 65536}, "port is not within 1 to 65535: 65536"),
