@@ -321,7 +321,7 @@ class Control:
         wished = self._wished(replace(force, table=table, taken_at=now), now) if table is not None else None
         if wished is None or not self._is_plausible(wished, now):
             wished = self.decided(force, now)  # failures are acted upon all the same
-        self._adopt(wished, now)
+        self._adopt(replace(wished, closed=wished.decisions), now)
 
     # -- caps
 

@@ -48,14 +48,17 @@ def observed(counts: Sequence[bytes], atoms: Atoms) -> Weights | None:
 
 
 def facts(force: Force, wished: Force, asked: Callable[[], Weights | None]) -> Facts:
-    """What law 8 looks at; compared with the last table only while that is fresh, or nothing could ever come after it."""
-    rules = force.world.rules
+    """What law 8 looks at; compared with the last table only while that is fresh, or nothing could ever come after it.
+
+    All moves since the last round count together: paths get slower one by one.
+    """
+    rules, before = force.world.rules, force.closed or force.decisions
     comparable = 0 <= wished.taken_at - force.taken_at < rules.fresh_for
     return Facts(
         measured_at=wished.table.at,
         rows=len(wished.table.keys),
         last_rows=len(force.table.keys) if comparable else 0,
-        moved=moved_share(force.decisions, wished.decisions, asked()) if comparable else 0.0,
+        moved=moved_share(before, wished.decisions, asked()) if comparable else 0.0,
         limit=rules.max_moved_share,
         oldest=rules.fresh_for,
     )

@@ -22,13 +22,15 @@ from edgedns.steer.wan import WanTable
 class Force:
     """What is in force, replaced as a whole: a world, the decisions in it, the table they came from.
 
-    `taken_at` is when that table was taken (Unix seconds), 0 while there never was one with samples.
+    `taken_at` is when that table was taken (Unix seconds), 0 while there never was one with samples. `closed` are the
+    decisions that were in force at the end of the last round, None before there was one.
     """
 
     world: World
     decisions: Decisions
     table: WanTable
     taken_at: float = 0.0
+    closed: Decisions | None = None
 
 
 Later = Callable[[float], Decisions]
