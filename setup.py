@@ -3,12 +3,14 @@
 Without a compiler plain Python answers and asks.
 """
 
+from glob import glob
+
 from setuptools import Extension, setup
 
 FASTPATH = Extension(
     "edgedns.engine._fastpath",
     ["edgedns/engine/_fastpath.c"],
-    depends=["edgedns/engine/_fastpath_streams.h"],
+    depends=sorted(glob("edgedns/engine/_fastpath_*.h")),
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     # Doubles must come out as Python's do: no fused multiply-add.
     extra_compile_args=["-O2", "-std=c11", "-Wall", "-Wextra", "-ffp-contract=off"],

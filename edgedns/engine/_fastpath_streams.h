@@ -1,5 +1,5 @@
-/* Kept TCP connections, for serve/tcp.py: what is whole and plain is answered here, all that is not is given back to Python.
- * Included by _fastpath.c. */
+/* Kept TCP connections, for serve/tcp.py: what is whole and plain is answered here, all that is not is given back to Python. */
+
 #include <sys/epoll.h>
 
 enum {

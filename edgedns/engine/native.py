@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgedns import __version__
+from edgedns.dns.name import label_count
 from edgedns.engine import limit
 from edgedns.engine.answer import Secrets
 from edgedns.engine.snapshot import NODE, Base, Snapshot, View
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgedns.engine._fastpath import Limiter, Native
 
-FORM = 4  # of the sections and signatures that this module and the C code agree on
+FORM = 5  # of the sections and signatures that this module and the C code agree on
 try:
     from edgedns.engine import _fastpath
 except ImportError:  # there was no compiler: plain Python answers
@@ -85,7 +86,9 @@ def _numbers(view: View) -> tuple[int, ...]:
     base = view.base
     elsewhere = base.elsewhere
     counts = (OTHER, V6, TCP, elsewhere.requests, elsewhere.responses)
-    return (len(base.providers), view.public_atoms, *counts, base.apex_depth, base.salt & 0xFFFFFFFFFFFFFFFF)
+    deepest = max(base.zones, key=lambda zone: label_count(zone.apex), default=None)
+    apexes = (base.apex_depth, base.salt & 0xFFFFFFFFFFFFFFFF, deepest.number if deepest else 0)
+    return (len(base.providers), view.public_atoms, *counts, *apexes)
 
 
 def _flat(base: Base) -> dict[str, Buffer]:
