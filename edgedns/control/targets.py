@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from itertools import compress
 from pathlib import Path
-from socket import AF_INET, AF_INET6, inet_ntop
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,7 +131,7 @@ class _Asked(NamedTuple):
 
 
 def _ends(subnet: bytes, length: int) -> tuple[bytes, bytes]:
-    host_bits = (1 << len(subnet) * 8 - length) - 1
+    host_bits = (1 << max(0, len(subnet) * 8 - length)) - 1
     return subnet, (int.from_bytes(subnet, "big") | host_bits).to_bytes(len(subnet), "big")
 
 
@@ -273,7 +273,7 @@ class Targets:
 
 
 def _packed(texts: Iterable[str]) -> Iterable[bytes]:
-    return (ip_address(text).packed for text in texts if text)
+    return (inet_pton(AF_INET6 if ":" in text else AF_INET, text) for text in texts if text)
 
 
 def _own(rules: RuleSet) -> Prefixes:

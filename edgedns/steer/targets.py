@@ -170,7 +170,8 @@ def _places(hosts: Rows, addresses: Addresses) -> Ints:
 def resting(hosts: Rows, now: float) -> Bools:
     """Those probed in vain for ten minutes (a day, where they once answered): left alone for a day, then tried again."""
     patience = np.where(hosts["heard"] > 0, TRY_OLD, TRY_NEW)
-    return np.asarray((hosts["silent"] > 0) & ((now - hosts["silent"]) % (patience + REST) >= patience))
+    silent = np.maximum(now - hosts["silent"], 0.0)  # the clock may have been set back
+    return np.asarray((hosts["silent"] > 0) & (silent % (patience + REST) >= patience))
 
 
 def chosen(hosts: Rows, demand: Rows, barred: Bools, each: int, now: float) -> Ints:

@@ -139,6 +139,19 @@ def test_yaml_turns_no_value_into_another(tmp_path: Path) -> None:
     assert settings.state.name == "1:30"
 
 
+def test_where_targets_come_from(tmp_path: Path) -> None:
+    config = tmp_path / "edgedns.yaml"
+    config.write_text("targets-list: [hitlist.csv:addr, anchors.json]\nopt-out: /etc/edgedns/opt-out\n")
+    settings = load({"targets-method": "dns"}, HOME, config, root=False)
+    assert settings.targets_list == ("hitlist.csv:addr", "anchors.json")
+    assert (settings.targets_method, settings.opt_out) == ("dns", Path("/etc/edgedns/opt-out"))
+    assert load({"targets-list": ("one",)}, HOME, config, root=False).targets_list == ("one",)
+    unset = load({}, HOME, root=False)
+    assert (unset.targets_list, unset.targets_method, unset.opt_out) == ((), "icmp", None)
+    with pytest.raises(SettingsError, match="--targets-method is 'smtp', and icmp, dns, tcp are possible"):
+        load({"targets-method": "smtp"}, HOME, root=False)
+
+
 def test_missing_config_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="can't be read: No such file"):
         load({}, HOME, tmp_path / "none.yaml")

@@ -162,6 +162,12 @@ def test_the_clock_may_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [until - since for since, until in spans] == [targets.OFFER_EVERY, 5, targets.OFFER_EVERY, 5, targets.OFFER_EVERY]
 
 
+def test_a_damaged_ring_teaches_nothing_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path, monkeypatch)
+    odd = [query("9.9.9.9", "5.5.5.0/24")._replace(source=200), query("::", "::/0")._replace(source=255), query("::")]
+    assert case.learn(*odd, query("9.9.9.9")) == ["9.9.9.9"]
+
+
 def test_what_samples_say_of_addresses_is_noted_once_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     none = np.zeros(3, np.int64)
     names = ["9.9.9.1", "9.9.9.2", "9.9.9.1"]
