@@ -13,12 +13,12 @@ import os
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
 from ipaddress import ip_address
 from random import Random
 from typing import NamedTuple
 
 from edgedns.model import Check
+from edgedns.probe import tls
 from edgedns.steer.checks import Target
 
 AT_ONCE = 64
@@ -77,7 +77,7 @@ async def _http(check: Check, address: bytes) -> Result:
         return Result(None, f"{check.url!r} can't be asked")
     host, secure = str(ip_address(address)), parts[1] == "https"
     port = int(parts[2] or (443 if secure else 80))
-    reader, writer = await asyncio.open_connection(host, port, limit=LINE_LIMIT, ssl=_unjudging() if secure else None)
+    reader, writer = await asyncio.open_connection(host, port, limit=LINE_LIMIT, ssl=tls.trusting() if secure else None)
     try:
         path = (parts[3] or "/").partition("#")[0]
         writer.write(_request(host, parts[2], path))
@@ -106,14 +106,6 @@ async def _status(reader: asyncio.StreamReader) -> int:
                 pass
     except ValueError as error:  # a line longer than the limit
         raise NotHttp from error
-
-
-@cache
-def _unjudging() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -13,12 +13,12 @@ import contextlib
 import errno
 import re
 import socket
-import ssl
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Literal, NamedTuple
 
+from edgedns.probe import tls
 from edgedns.probe.connect import OPEN_LIMIT, Attempt
 from edgedns.probe.measure import Endpoint, OnReply, Token
 from edgedns.probe.source import Source
@@ -117,7 +117,7 @@ class HttpLine:
         self._next = 0
         self._loop = asyncio.get_running_loop()
         if secure:
-            _judging()  # reads the authorities, which takes its time: not between two probes
+            tls.judging()  # not between two probes
         source.open(socket.SOCK_STREAM).close()
 
     def send(self, endpoint: Endpoint, on_reply: OnReply) -> Token:
@@ -158,7 +158,7 @@ class HttpLine:
     async def _greet(self, probe: _Probe, sock: socket.socket, handshake_ms: float) -> None:
         """TLS where there is to be any, and the HEAD."""
         name = probe.endpoint.server
-        context = (_judging() if name else _trusting()) if self._secure else None
+        context = (tls.judging() if name else tls.trusting()) if self._secure else None
         try:
             _, connection = await self._loop.create_connection(
                 Connection, sock=sock, ssl=context, server_hostname=name or probe.endpoint.host if self._secure else None
@@ -197,18 +197,3 @@ class HttpLine:
         fate = "keep-alive" if self._keeps else "close"
         fields = (f"Host: {name}{port}", f"User-Agent: {self._user_agent}", "Accept: */*", f"Connection: {fate}")
         return "\r\n".join(("HEAD / HTTP/1.1", *fields, "", "")).encode("ascii")
-
-
-@cache
-def _trusting() -> ssl.SSLContext:
-    """For servers of whom only an address is known: no certificate can be judged by that."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-@cache
-def _judging() -> ssl.SSLContext:
-    """For servers that are named: by the system's authorities."""
-    return ssl.create_default_context()

@@ -152,7 +152,7 @@ def test_where_a_server_is_named_its_certificate_is(tls: tuple[ssl.SSLContext, P
     async def test() -> None:
         assert await asked(Server(OK), tls=tls[0], name=NAME) == [None], "nobody here trusts it"
         trusted = ssl.create_default_context(cafile=tls[1])
-        monkeypatch.setattr(http, "_judging", lambda: trusted)
+        monkeypatch.setattr(http.tls, "judging", lambda: trusted)
         assert await asked(Server(OK), tls=tls[0], name=NAME) != [None]
         assert await asked(Server(OK), tls=tls[0], name="www.example.net") == [None], "that is another's"
 
