@@ -27,7 +27,7 @@ from edgedns.probe.lines import (
     read_zone,
 )
 from edgedns.steer.batch import Batch, intern
-from edgedns.steer.rows import Bools, Floats, Ints, rows_of
+from edgedns.steer.rows import Bools, Floats, Ints, Rows, rows_of
 
 PLACES_KEPT = 1 << 18
 _NUMBERS = frozenset((int, float))
@@ -46,13 +46,21 @@ class Places:
 
     def __init__(self, world: World) -> None:
         self.networks: list[NetworkKey] = []
+        self._rows = rows_of([])
         self._world = world
         self._numbers: dict[NetworkKey, int] = {}
         self._places: dict[str, int] = {}
 
     def forget(self) -> None:
         """Begin anew: networks are cut otherwise now."""
-        self.networks, self._numbers, self._places = [], {}, {}
+        self.networks, self._numbers, self._places, self._rows = [], {}, {}, rows_of([])
+
+    @property
+    def rows(self) -> Rows:
+        """The networks so far; what is given is not changed later."""
+        if len(self._rows) < len(self.networks):
+            self._rows = np.concatenate([self._rows, rows_of(self.networks[len(self._rows) :])])
+        return self._rows
 
     def numbers(self, addresses: Sequence[Any]) -> Ints:
         """The number of each address, -1 for what is none or lies in no known network. TypeError where one can't be hashed."""
@@ -92,6 +100,7 @@ class Columns:
     zone: list[str]
     address: list[str]
     networks: list[NetworkKey] = field(repr=False)
+    rows: Rows = field(repr=False)
 
     def samples(self) -> Iterable[RttSample]:
         """One by one."""
@@ -104,7 +113,7 @@ class Columns:
     def batch(self) -> Batch:
         """As `steer.batch.batch_of` has it: without networks of ASN 0."""
         used, row = np.unique(self.place >> 1, return_inverse=True)
-        rows = rows_of([self.networks[i] for i in used.tolist()])
+        rows = self.rows[used]
         providers, provider = intern(self.provider)
         vantages, vantage = intern(self.vantage)
         family = np.where(self.place & 1, 6, 4)
@@ -163,7 +172,7 @@ def _columns(
     place = places.numbers(addresses)
     good &= place >= 0
     zone = [folded.get(one, "") for one in zones]
-    return good, Columns(numbers, at, rtt, place, vantages, providers, zone, addresses, places.networks)
+    return good, Columns(numbers, at, rtt, place, vantages, providers, zone, addresses, places.networks, places.rows)
 
 
 def _values(fields: list[Fields], name: str) -> list[Any]:
