@@ -15,7 +15,7 @@ pass off one peer's as another's; whoever has it (every agent of a fleet) can re
    40  vantage, provider        ASCII
 
 It travels as it is in UDP and behind an ICMP header, and as hexadecimal labels in the name that a DNS query asks for.
-UDP and ICMP may have a URI and a zero before it, which says whom to turn to (RFC 9511 section 3); a name has no room for that.
+UDP and ICMP may have a URI and a zero before it, which says whom to turn to (RFC 9511 section 4); a name has no room for that.
 """
 
 from __future__ import annotations

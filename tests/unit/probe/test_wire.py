@@ -156,7 +156,7 @@ def test_the_checksum_is_that_of_rfc_1071() -> None:
 
 
 def test_a_uri_stands_first_and_other_agents_read_past_it() -> None:
-    """RFC 9511 section 3: it begins at the first octet of the payload, and a zero ends it."""
+    """RFC 9511 section 4: it begins at the first octet of the payload, and a zero ends it."""
     told, silent = Echo(KEY, "fra1", "alder", "mailto:noc@example.net"), echo()
     request = told.request(2**64 - 1, SENT, PEER)
     assert request.startswith(b"mailto:noc@example.net\0EDPR")
