@@ -35,9 +35,10 @@ TOGETHER = 60.0
 def follow_at(levels: Levels, rtt: Floats, at: Floats) -> Levels:
     """The next state of the levels that these RTTs (ms) are of, with the times of what begins and shifts (Unix seconds)."""
     now, jump = follow(levels, rtt)
-    now["began"] = np.where((levels["up"] <= 0.0) & (now["up"] > 0.0), at, now["began"])
-    now["shifted"] = np.where(jump != 0.0, at, now["shifted"])
-    now["jump"] = np.where(jump != 0.0, jump, now["jump"])
+    begins = np.flatnonzero((levels["up"] <= 0.0) & (now["up"] > 0.0))
+    now["began"][begins] = at[begins]
+    shifts = np.flatnonzero(jump)
+    now["shifted"][shifts], now["jump"][shifts] = at[shifts], jump[shifts]
     return now
 
 
@@ -72,7 +73,7 @@ def hand_over(codes: Ints, paths: Paths, levels: Levels, touched: Ints, now: flo
 
     touched: paths that were just sampled. The level of a vantage that hears the arm no more is forgotten with it.
     """
-    unheard = codes[_hears_no_more(paths, levels)] // VANTAGES
+    unheard = codes[_silent_beside(codes, paths, levels, touched)] // VANTAGES
     owner, path = _in_arms(codes, touched[np.isin(codes[touched] // VANTAGES, unheard)] if len(unheard) else touched[:0])
     silent = _hears_no_more(paths[path], levels[path])
     hears = _hears(paths[path], levels[path], now - recent)
@@ -101,6 +102,14 @@ def _hears_no_more(paths: Paths, levels: Levels) -> Bools:
     return np.asarray((paths["down"] | (paths["replied"] <= 0.0)) & (levels["samples"] > 0), dtype=np.bool_)
 
 
+def _silent_beside(codes: Ints, paths: Paths, levels: Levels, touched: Ints) -> Ints:
+    """The paths that hear their arm no more: all of them, or where few were touched those of their arms, which costs less."""
+    if len(touched) * 4 > len(codes):
+        return np.flatnonzero(_hears_no_more(paths, levels))
+    path = _in_arms(codes, touched)[1]
+    return path[_hears_no_more(paths[path], levels[path])]
+
+
 def speaking(codes: Ints, paths: Paths, levels: Levels, some: Ints, since: float) -> Ints:
     """The paths that speak for the arms of these: from whatever vantage replied since that time."""
     path = _in_arms(codes, some)[1]
@@ -119,10 +128,14 @@ def last_seen(levels: Levels) -> Singles:
     return np.asarray(np.stack([levels["level"], levels["before"], levels["last"]], axis=1), dtype=np.float32)
 
 
-def risen(codes: Ints, paths: Paths, levels: Levels, since: float, now: float, recent: float) -> Ints:
-    """Paths that got worse at or after a time, of arms that most of the vantages that hear them saw rise lately."""
+def risen(codes: Ints, paths: Paths, levels: Levels, since: float, now: float, recent: float, some: Ints | None = None) -> Ints:
+    """Paths that got worse at or after a time, of arms that most of the vantages that hear them saw rise lately.
+
+    some: looks at the arms of these paths only.
+    """
     since = max(since, 1e-9)
-    owner, path = _in_arms(codes, np.flatnonzero(_is_worse(levels, since)))
+    worse = np.flatnonzero(_is_worse(levels, since)) if some is None else some[_is_worse(levels[some], since)]
+    owner, path = _in_arms(codes, worse)
     hears = _hears(paths[path], levels[path], now - recent)
     rose = _is_worse(levels[path], min(since, now - TOGETHER)) & hears
     count = int(owner[-1]) + 1 if len(owner) else 0

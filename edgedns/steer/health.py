@@ -159,8 +159,8 @@ class Health:
         """Some network's RTT through some provider rose at or after a time."""
         return len(self._risen(since)) > 0
 
-    def _risen(self, since: float) -> Ints:
-        return risen(self._codes, self._paths, self._levels, since, self.at, RECENT)
+    def _risen(self, since: float, some: Ints | None = None) -> Ints:
+        return risen(self._codes, self._paths, self._levels, since, self.at, RECENT, some)
 
     def rows_known(self) -> Rows:
         """Every network that was probed, and every level above one."""
@@ -271,8 +271,7 @@ class Health:
 
     def leave_out(self, vantages: Sequence[str]) -> None:
         """Forget what these saw, and who is down because of it."""
-        gone = [number for number, name in enumerate(self._vantages) if name in vantages]
-        if gone:
+        if gone := [number for number, name in enumerate(self._vantages) if name in vantages]:
             self._keep(~np.isin(self._codes % VANTAGES, gone))
 
     def _forget(self, now: float) -> None:
@@ -337,11 +336,13 @@ class Health:
 
     def _begun_anew(self, touched: Ints) -> Iterator[Batch]:
         """The last round trips of arms that are worse than they were."""
-        paths, levels, shifted = self._paths, self._levels, self._levels["shifted"] > 0.0
-        waiting = np.flatnonzero(shifted) if self._shifting is None else np.union1d(self._shifting, touched[shifted[touched]])
+        paths, levels = self._paths, self._levels
+        if self._shifting is None:
+            self._shifting = np.flatnonzero(levels["shifted"] > 0.0)
+        waiting = np.union1d(self._shifting, touched[levels["shifted"][touched] > 0.0])
         self._shifting = settle(self._codes, paths, levels, waiting, self.at, RECENT)
         over = hand_over(self._codes, paths, levels, touched, self.at, RECENT)
-        rose = self._risen(self.at)
+        rose = self._risen(self.at, np.union1d(waiting, over))
         self.changes += bool(len(over) + len(rose))
         heard = speaking(self._codes, paths, levels, rose, self.at - RECENT)
         if len(heard):
@@ -352,15 +353,13 @@ class Health:
 
     def _returned(self, path: Ints, state: NDArray[np.void], at: Floats) -> NDArray[np.void]:
         """Those are back that replied often enough, and lost nothing for long enough: who fails alone may well flap."""
-        whole = self._whole.reshape(-1)[self._whole_index[path]]
-        together = whole["down"] | (whole["since"] > state["since"])
-        held = np.where(together, HOLD, HOLD_ALONE * 2.0 ** np.minimum(state["flaps"], MOST_FLAPS))
-        quiet = at - np.where(together, state["since"], state["lost"])
-        back = state["down"] & (state["good"] >= BACK_AFTER) & (quiet >= held)
-        state["down"] &= ~back
-        state["cusum"] = np.where(back, 0.0, state["cusum"])
-        state["since"] = np.where(back, at, state["since"])
-        self.changes += bool(back.any())
+        due = np.flatnonzero(state["down"] & (state["good"] >= BACK_AFTER))
+        whole = self._whole.reshape(-1)[self._whole_index[path[due]]]
+        together = whole["down"] | (whole["since"] > state["since"][due])
+        held = np.where(together, HOLD, HOLD_ALONE * 2.0 ** np.minimum(state["flaps"][due], MOST_FLAPS))
+        back = due[at[due] - np.where(together, state["since"][due], state["lost"][due]) >= held]
+        state["down"][back], state["cusum"][back], state["since"][back] = False, 0.0, at[back]
+        self.changes += bool(len(back))
         return state
 
     def _settle_paths(self, touched: Ints) -> None:
