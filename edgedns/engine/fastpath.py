@@ -23,6 +23,7 @@ OPCODE_RD, RD = 0x79, 0x01
 WITH_OPT = 2  # beside RD: which of a piece's heads
 RESOLVERS_MAX = 65536
 REPLIES = 8192
+V4_CLIENT, V6_CLIENT = b"4", b"6"  # the end of a key, by which its parts can be told apart
 UNBOUND = 1 << 16
 COOKIE_SIZE = 4 + cookie.CLIENT + cookie.SERVER
 NSID_HEAD, COOKIE_HEAD = NSID.to_bytes(2, "big"), COOKIE.to_bytes(2, "big")
@@ -30,8 +31,8 @@ KEEPALIVE_OPTION = KEEPALIVE.to_bytes(2, "big") + b"\0\2" + round(TCP_IDLE * 10)
 
 # (the piece to send, its scope, the counter cell of a steered answer or -1, the network to count or -1)
 Chosen = tuple[Piece, int, int, int]
-# All but the ID of a reply, where the question ends, by which entry and choice it is counted, whether it is worth keeping
-Known = tuple[bytes, int, Entry, Chosen, bool]
+# All but the ID of a reply, where the question ends, what it is counted by (as Chosen), whether it is worth keeping
+Known = tuple[bytes, int, Entry, Piece, int, int, bool]
 # Who asks, when, and with which secrets: (client, transport, now, secrets)
 Asker = tuple[bytes, str, float, Secrets]
 
@@ -40,22 +41,22 @@ def reply(
     snapshot: Snapshot, packet: bytes, client: bytes, transport: str, now: float, secrets: Secrets, tally: Tally
 ) -> bytes | None:
     """One packet in, one out. `client` is packed; `now` is Unix seconds; `tally` is the caller's own."""
-    view, key = snapshot.at(now), (client, transport, packet[2:])
+    view, key = snapshot.at(now), packet[2:] + client + (V4_CLIENT if len(client) == 4 else V6_CLIENT)
     known = view.replies.get(key)
     if known is None:
         known = view.earlier.get(key) or _usual(view, packet, client)
         if known is None:
             return _unusual(view, packet, (client, transport, now, secrets), tally)
-        if known[4]:
+        if known[6]:
             _keep(view, key, known)
-    rest, end, entry, chosen, _ = known
-    _count(entry, chosen, client, transport, tally)
+    rest, end, entry, piece, answered, network, _ = known
+    _count(entry, piece, answered, network, client, transport, tally)
     if tally.ring is not None and due(tally.ring):
-        _note(tally.ring, packet[12 : end - 2], read(packet), chosen[0].rcode, chosen[2], (client, transport, now, secrets))
+        _note(tally.ring, packet[12 : end - 2], read(packet), piece.rcode, answered, (client, transport, now, secrets))
     return packet[:2] + rest
 
 
-def _keep(view: View, key: tuple[bytes, str, bytes], known: Known) -> None:
+def _keep(view: View, key: bytes, known: Known) -> None:
     """Remember a reply; what was not asked for again while REPLIES others were kept is forgotten."""
     if len(view.replies) >= REPLIES:
         view.earlier, view.replies = view.replies, {}
@@ -84,12 +85,12 @@ def _usual(view: View, packet: bytes, client: bytes) -> Known | None:
     chosen = choose(view, entry, packet[end + OPT_SIZE :], client)
     if chosen is None:
         return None
-    piece, scope, _, _ = chosen
+    piece, scope, answered, network = chosen
     if len(piece.content) > form.room - end or (piece.error and form.records):
         return None
     opt = form.head + SCOPES[scope] + packet[end + KNOWN_BY :] if form.subnet else form.head
     head = piece.heads[packet[2] & RD | WITH_OPT * form.records]
-    return head + packet[12:end] + piece.content + opt, end, entry, chosen, kept
+    return head + packet[12:end] + piece.content + opt, end, entry, piece, answered, network, kept
 
 
 def _unusual(view: View, packet: bytes, asker: Asker, tally: Tally) -> bytes | None:
@@ -118,7 +119,7 @@ def _answer(view: View, packet: bytes, entry: Entry, asked: Asked, asker: Asker,
     chosen = choose(view, entry, asked.options[1], client)
     if chosen is None:
         return None
-    piece, scope, _, _ = chosen
+    piece, scope, answered, network = chosen
     opt, limit = b"", UDP_PLAIN
     if asked.payload >= 0:
         spare = UNBOUND if piece.content or transport == "tcp" else len(packet) + GROWTH - asked.end - OVERHEAD
@@ -129,9 +130,9 @@ def _answer(view: View, packet: bytes, entry: Entry, asked: Asked, asker: Asker,
     room = (TCP_LIMIT if transport == "tcp" else limit) - asked.end - len(opt)
     if content and len(content) > room:
         head, content = _cut(piece, head, room, bool(opt))
-    _count(entry, chosen, client, transport, tally)
+    _count(entry, piece, answered, network, client, transport, tally)
     if tally.ring is not None and due(tally.ring):
-        _note(tally.ring, packet[12 : asked.end - 2], asked, piece.rcode, chosen[2], asker)
+        _note(tally.ring, packet[12 : asked.end - 2], asked, piece.rcode, answered, asker)
     return b"".join((packet[:2], head, packet[12 : asked.end], content, opt))
 
 
@@ -249,8 +250,7 @@ def make_opt(view: View, asked: Asked, rcode: int, scope: int, error: bytes, spa
     return OPT_HEAD + bytes((rcode >> 4, 0, asked.do & 0x80, 0)) + len(body).to_bytes(2, "big") + body
 
 
-def _count(entry: Entry, chosen: Chosen, client: bytes, transport: str, tally: Tally) -> None:
-    piece, _, answered, network = chosen
+def _count(entry: Entry, piece: Piece, answered: int, network: int, client: bytes, transport: str, tally: Tally) -> None:
     cells, networks = tally.cells, tally.networks
     cells[entry.requests + (TCP if transport == "tcp" else 0) + (V6 if len(client) == 16 else 0)] += 1
     cells[entry.responses + piece.rcode] += 1

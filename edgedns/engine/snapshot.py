@@ -267,8 +267,8 @@ class View:
         self.entries: dict[bytes | tuple[object, ...], Any] = {}
         self.resolvers: dict[bytes, tuple[int, int, int, int]] = {}
         self.forms: dict[bytes, Any] = {}
-        self.replies: dict[tuple[bytes, str, bytes], Any] = {}
-        self.earlier: dict[tuple[bytes, str, bytes], Any] = {}
+        self.replies: dict[bytes, Any] = {}
+        self.earlier: dict[bytes, Any] = {}
         self.native: Any = None  # what engine.native made of this View
         self._rankings: dict[int, Ranking] = {}
 
