@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -16,6 +17,9 @@ from edgedns.probe.collector import Outcome
 from edgedns.special import SPECIAL
 from edgedns.steer.worth import together
 
+REST = 9.0  # times what a look took
+CLOCK_SET = 60.0  # no look takes that long: the clock was set back
+
 
 class Wishing:
     """`after` and `tick` belong in the control's turn; what the admin side calls does not wait for one.
@@ -28,22 +32,32 @@ class Wishing:
         self.questions = Questions()
         self._control = control
         self.together = 1
+        self._unlooked = False
+        self._look_at = 0.0
         self._round = -1
 
     def after(self, outcome: Outcome, now: float) -> None:
         """Follow a body of samples that was just ingested: whom they were of, and what they leave in doubt."""
         self.wanted.places.note(outcome)
-        if self.wanted.vantages:
-            self.wanted.doubt(self._control.measured.health.wants(now), now)
+        self._unlooked = True
+        self._look(now)
 
     def tick(self, now: float) -> None:
         """To be called often: once a round, pick what is worth probing where agents have room."""
+        self._look(now)
         number = int(now // self._control.world.rules.round)
         if number != self._round:
             self._round = number
             seen = self._control.measured.health.seen()
             self.together = together(seen, now, self.together)
             pick(self.wanted, seen, self._control.force, self._asked, now)
+
+    def _look(self, now: float) -> None:
+        """For doubts; of many paths that takes a while, and then less often: a tenth of the time at most."""
+        if self._unlooked and self.wanted.vantages and not 0 < self._look_at - now < CLOCK_SET:
+            begun = time.monotonic()
+            self.wanted.doubt(self._control.measured.health.wants(now), now)
+            self._unlooked, self._look_at = False, now + REST * (time.monotonic() - begun)
 
     def take(self, vantage: str, now: float) -> list[dict[str, Any]]:
         """What a vantage is to probe now: people first, they wait."""
