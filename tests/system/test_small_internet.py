@@ -190,7 +190,8 @@ def test_a_catchment_that_moves_is_no_failure(play: Play) -> None:
 def test_a_vantage_that_is_cut_off_moves_nobody(play: Play) -> None:
     told = play("vantage_cut")
     assert not told.last_wrong(0.0, told.scenario.lasts)
-    assert sum(told.switches().values()) <= 15, "single paths that lost their last while others were not probed at all"
+    assert "failed_over" not in told.log
+    assert sum(told.switches().values()) <= 30, "between providers that are as good, as at any time"
 
 
 @pytest.mark.long
@@ -211,4 +212,6 @@ def test_bursty_loss_on_a_good_path_is_no_reason_to_leave_it(play: Play) -> None
 @pytest.mark.timeout(1200)
 def test_a_flapping_path_moves_its_network_at_most_twice_in_ten_minutes(play: Play) -> None:
     told = play("flapping")
-    assert max(told.switches().values()) <= 2
+    flaps = {network.number for network in told.world.networks if network.number % 5 == 0}
+    assert max(count for network, count in told.switches(provider="birch").items() if network in flaps) <= 2
+    assert not {*told.last_wrong(60.0, told.scenario.lasts)} & flaps, "nobody is sent back to it while it flaps"

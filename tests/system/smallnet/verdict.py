@@ -118,13 +118,15 @@ class Verdict:
         then = [answer for answer in self.answers if answer.family == family and since <= answer.at < since + 5.0]
         return sum(answer.provider == NAMES.index(provider) for answer in then) / max(len(then), 1)
 
-    def switches(self, family: int = 4) -> dict[int, int]:
-        """Network -> how often the provider that it was given changed since the scenario began."""
+    def switches(self, family: int = 4, provider: str = "") -> dict[int, int]:
+        """Network -> how often the provider that it was given changed since the scenario began: at all, or to or from one."""
+        whom = {NAMES.index(provider)} if provider else set(range(-1, len(NAMES)))
         last: dict[int, int] = {}
         found: dict[int, int] = defaultdict(int)
         for answer in self.answers:
             if answer.at >= 0 and answer.family == family:
-                found[answer.network] += answer.network in last and last[answer.network] != answer.provider
+                before = last.get(answer.network, answer.provider)
+                found[answer.network] += before != answer.provider and bool(whom & {before, answer.provider})
                 last[answer.network] = answer.provider
         return dict(found)
 
