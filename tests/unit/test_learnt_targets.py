@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,6 @@ from edgedns.control.targets import Answered, Targets, Wanted
 from edgedns.engine.seen import NOT_STEERED, Seen
 from edgedns.model import Provider
 from edgedns.probe.collector import Outcome
-from edgedns.probe.columns import Columns
 from edgedns.probe.lists import Listed
 from edgedns.probe.measure import METHODS
 from edgedns.probe.targets import load
@@ -169,9 +169,7 @@ def test_a_damaged_ring_teaches_nothing_and_stops_nothing(tmp_path: Path, monkey
 
 
 def test_what_samples_say_of_addresses_is_noted_once_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    none = np.zeros(3, np.int64)
-    names = ["9.9.9.1", "9.9.9.2", "9.9.9.1"]
-    columns = Columns(none, none * 1.0, np.array([3.5, np.nan, np.nan]), none, [], [], [], names, [])
+    columns: Any = SimpleNamespace(address=["9.9.9.1", "9.9.9.2", "9.9.9.1"], rtt=np.array([3.5, np.nan, np.nan]))
     answered = Answered()
     answered.take(Outcome(columns=columns))
     assert (answered.replied, answered.lost) == ({"9.9.9.1"}, {"9.9.9.1", "9.9.9.2"})
