@@ -277,7 +277,7 @@ class Control:
         outcome = self.intake.read(body, now, vantage, ahead)
         self.passive.take(outcome.others, self.measured, self.gained, self.force, now)
         self.measured.take_landed(outcome.landed, now)
-        if len(batch := self.measured.admit(outcome.probes(), now, ahead)):
+        if len(batch := self.measured.admit(outcome.probes(), now, ahead, vantage)):
             self.gained.take(batch, self.force.decisions)
             try:
                 changed = self.measured.take(batch, now)

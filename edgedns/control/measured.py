@@ -60,11 +60,14 @@ class Measured:
         self._changes = self.health.changes
         return changed
 
-    def admit(self, samples: Batch, now: float, ahead: float | None) -> Batch:
-        """Of a body's samples those that may count; `ahead`: by how many seconds its sender's clock is, if it said so."""
+    def admit(self, samples: Batch, now: float, ahead: float | None, vantage: str | None = None) -> Batch:
+        """Of a body's samples those that may count; `ahead`: by how many seconds its sender's clock is, if it said so.
+
+        vantage: who sent it, where it has a token of its own: a clock so far off that no sample was taken is shown, too.
+        """
         if ahead is not None:
-            for name in samples.vantages:
-                self.vantages.note_clock(name, ahead)
+            for name in samples.vantages or (vantage,):
+                self.vantages.note_clock(name or "", ahead)
         samples = self.catchments.without_excused(samples)
         return self.vantages.admit(samples, now) if len(samples) else samples
 

@@ -118,8 +118,9 @@ class Vantages:
         return batch.take(counts)
 
     def note_clock(self, name: str, offset: float) -> None:
-        """Its clock was so many seconds ahead of ours."""
-        self._standing(name).offset = offset
+        """Its clock was so many seconds ahead of ours; empty for nobody known."""
+        if name:
+            self._standing(name).offset = offset
 
     def vet(self, batch: Batch, now: float) -> Batch:
         """Of the samples of a round that ends, those that may be counted; quarantine begins and ends here."""

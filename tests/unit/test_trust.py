@@ -198,6 +198,8 @@ def test_a_clock_that_is_off_is_refused_in_a_sentence(tmp_path: Path) -> None:
     assert outcome.taken == 0
     assert outcome.rejected[0][1] == "your clock is 37.2 s behind ours, and 5 s is the most that is borne: set it by NTP"
     assert scene.control.collector.counts["bad_time"] == outcome.rejected_total
+    assert not scene.control.ingest(body + b"\n", scene.now, "fra1", -37.25).taken
+    assert trust.told(scene.control, scene.now)["vantages"][0]["clock_offset"] == -37.25
     body = b"\n".join(scene.due("fra1", False))
     assert scene.control.ingest(body, scene.now, "fra1", 1.5).taken > 0
     assert trust.told(scene.control, scene.now)["vantages"][0]["clock_offset"] == 1.5
