@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -31,7 +32,7 @@ MESSAGES = [bytes(20_000), b"the end of it"]
 class Served:
     """A server that answers from the example; `python` counts what the round in C left."""
 
-    def __init__(self, example: Example, **limits: float) -> None:
+    def __init__(self, example: Example, start: bool = True, **limits: float) -> None:
         self.example, self.tally, self.python = example, example.tally(), 0
         listener = tcp.open_listener(Address("127.0.0.1", 0))
         self.address = listener.getsockname()
@@ -41,7 +42,8 @@ class Served:
             *(Limits(**limits), self.transfer, self.look),  # type: ignore[arg-type]
         )
         self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
+        if start:
+            self.thread.start()
 
     def look(self, now: float) -> native.Native:
         return native.native_of(self.example.steered.at(now), SECRETS, self.tally)
@@ -203,6 +205,29 @@ def test_the_least_recently_active_gives_way(serve: Callable[..., Served]) -> No
             ask(later.enter_context(served.connect()))
         assert (second.recv(1), third.recv(1)) == (b"", b"")
         ask(first)
+
+
+def test_who_gets_a_descriptor_again_gets_nothing_of_who_had_it(example: Example) -> None:
+    """In one round a connection is read, then closed for others, and its descriptor is that of the last of them."""
+    served = Served(example, start=False, connections=1)
+    server = served.server
+    for descriptor in server._listeners:
+        server._epoll.register(descriptor, select.EPOLLIN)
+    with served.connect() as first:
+        server._round(1)
+        (old,) = server._connections
+        with served.connect(), served.connect() as third:
+            first.sendall(b"\0")  # of a length, behind the two that wait to be accepted
+            server._round(1)
+            assert list(server._connections) == [old]
+            packet = query()
+            third.sendall(framed([packet]))
+            server._round(1)
+            assert third.recv(4096)[2:4] == packet[:2]
+    for descriptor in server._listeners:
+        server._epoll.unregister(descriptor)
+    served.thread.start()  # which closes what is open
+    assert served.stop() == [1, 1, 0, 0, 0]
 
 
 def ask(sock: socket.socket) -> None:
