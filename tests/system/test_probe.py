@@ -181,7 +181,7 @@ def test_a_signal_ends_the_probe_at_once(tmp_path: Path, number: signal.Signals)
         start = time.monotonic()
         process.send_signal(number)
         assert process.wait(5) == 0
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 3 * 1.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -192,7 +192,7 @@ def test_a_signal_ends_the_simulator_at_once(tmp_path: Path, number: signal.Sign
         process.send_signal(number)
         assert line_of(process)["kind"] == "end"
         assert process.wait(5) == 0
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 3 * 1.0
 
 
 def test_the_simulator_ends_by_itself_and_when_its_reader_is_gone(tmp_path: Path) -> None:
