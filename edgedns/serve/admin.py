@@ -26,7 +26,7 @@ from edgedns.serve.guard import Refused, errors_as_json, guard, read_body, requi
 from edgedns.serve.inflow import Inflow
 from edgedns.serve.orders import override_json, parse_override
 from edgedns.serve.senders import TOKENS, Sender, VantageTokens, sender_of
-from edgedns.serve.worker import listen_sentence
+from edgedns.serve.webside import open_socket, set_headers
 
 Json = Mapping[str, object]
 
@@ -208,29 +208,15 @@ def make_app(
     app.add_routes(Admin(services, token, inflow or Inflow()).routes())
     app.add_routes(routes)
     app[TOKENS] = tokens or VantageTokens()
-    app.on_response_prepare.append(_set_headers)
+    app.on_response_prepare.append(set_headers)
     return app
-
-
-async def _set_headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "edgedns"
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cache-Control", "no-store")
 
 
 def listen(address: Address, token: str) -> socket.socket:
     """Open the admin side's socket; Refused in one sentence when that can't be."""
     if not token and not address.is_loopback:
         raise Refused(503, f"the admin side can't listen on {address} without a token; use 127.0.0.1 or --token-file")
-    sock = socket.socket(address.family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((address.host, address.port))
-        sock.listen(128)
-    except OSError as error:
-        sock.close()
-        raise Refused(503, listen_sentence(address, error).replace("--listen", "--admin")) from None
-    return sock
+    return open_socket(address, "--admin")
 
 
 async def start(app: web.Application, sock: socket.socket) -> tuple[web.AppRunner, Address]:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from edgedns.config import Address
 from edgedns.serve.guard import Refused, errors_as_json, read_body
-from edgedns.serve.worker import listen_sentence
+from edgedns.serve.webside import open_socket, set_headers
 
 WEB = Path(__file__).parents[1] / "web"
 SCRIPT = WEB / "beacon.js"
@@ -122,27 +122,13 @@ def make_app(terms: Terms, take: Callable[[bytes, bytes], None]) -> web.Applicat
     """The application that faces pages."""
     app = web.Application(middlewares=[errors_as_json], client_max_size=REPORT_LIMIT)
     app.add_routes(Beacon(terms, take).routes())
-    app.on_response_prepare.append(_set_headers)
+    app.on_response_prepare.append(set_headers)
     return app
-
-
-async def _set_headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "edgedns"
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Cache-Control", "no-store")
 
 
 def listen(address: Address) -> socket.socket:
     """Open the socket; Refused in one sentence when that can't be."""
-    sock = socket.socket(address.family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((address.host, address.port))
-        sock.listen(512)
-    except OSError as error:
-        sock.close()
-        raise Refused(503, listen_sentence(address, error)) from None
-    return sock
+    return open_socket(address, waiting=512)
 
 
 def networks(texts: Sequence[str]) -> tuple[Network, ...]:
