@@ -119,8 +119,8 @@ class Tunnel:
         return ["nsenter", f"--net=/var/run/netns/{self.namespace}", "--", *words]
 
     def as_nobody(self, *words: str, capabilities: str = "") -> list[str]:
-        """A command inside, as nobody, with these capabilities at most."""
-        only = f"-all,{capabilities}" if capabilities else "-all"
+        """A command inside, as nobody, with these capabilities at most; the checkout may lie where only root can read."""
+        only = ",".join(["-all", "+dac_read_search", *([capabilities] if capabilities else [])])
         drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", f"--bounding-set={only}"]
         return self.command(*drop, f"--inh-caps={only}", f"--ambient-caps={only}", *words)
 

@@ -19,6 +19,7 @@ from edgedns.demo.networks import Network, networks
 from edgedns.demo.paths import Internet
 from edgedns.demo.script import parse
 from edgedns.errors import EdgednsError
+from edgedns.probe.measure import Endpoint
 from edgedns.probe.targets import load
 
 SCRIPT = """
@@ -147,6 +148,6 @@ def test_the_targets_file_is_one_the_agent_reads(tmp_path: Path) -> None:
     write_targets(file, networks(), 5301)
     read = load(file)
     assert len(read) == len(networks()) == len({target.endpoint for target in read})
-    assert (read[0].address, read[0].endpoint) == (networks()[0].address, ("127.80.1.1", 5301))
+    assert (read[0].address, read[0].endpoint) == (networks()[0].address, Endpoint("127.80.1.1", 5301))
     assert [target["endpoint"] for target in targets(networks()[:1], 9)] == ["127.80.1.1:9"]
     assert (endpoint_of(250), endpoint_of(63_749)) == ("127.80.2.1", "127.80.255.250")
