@@ -6,6 +6,7 @@ Addresses are packed bytes (4 or 16), names are folded wire form, times are Unix
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -14,6 +15,7 @@ from typing import Literal, NamedTuple
 
 Family = Literal[4, 6]
 State = Literal["up", "drain", "down"]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of a vantage or a provider, as samples carry it
 # What was timed: an exchange of ours, a web page's exchanges with every provider, or the connection that a user had anyway.
 Kind = Literal["probe", "beacon", "passive"]
 

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import click
 
+from edgedns.model import NAME
 from edgedns.probe.source import Source
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def stop_signals() -> asyncio.Event:
@@ -42,7 +41,7 @@ def sparingly(say: Callable[[str], None], every: float = 60.0) -> Callable[[str]
 
 def name(text: str, option: str) -> str:
     """A vantage's or provider's name."""
-    if not _NAME.fullmatch(text):
+    if not NAME.fullmatch(text):
         raise click.BadParameter(f"{text!r} is not a name of letters, digits, dots and hyphens", param_hint=option)
     return text
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from aiohttp import web
-
 from edgedns.cli import trust
 from edgedns.cli.learning import Learning
 from edgedns.cli.reloading import Reloaded, Reloading
@@ -31,7 +29,7 @@ from edgedns.probe.check import Checker, Result
 from edgedns.serve import admin, catchments, plans, systemd, tops, udp, vantages, wanted, whom
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
-from edgedns.serve.senders import VantageTokens, sender_of
+from edgedns.serve.senders import VantageTokens
 from edgedns.serve.workers import Workers
 from edgedns.steer.checks import Target, targets_of
 from edgedns.store.tables import Tables
@@ -118,7 +116,7 @@ class Server:
         routes = [*self.pages.routes(), *plans.routes(partial(planned, self.control, self.turns), token)]
         routes += whom.routes(self.learning.give, token)
         calls = make_calls(self.control, self.wishing, self.turns, self.learning.targets.bars)
-        routes += wanted.routes(calls, token, self._speaker)
+        routes += wanted.routes(calls, token)
         routes += tops.routes(partial(most_asked, self.control), token)
         routes += vantages.routes(
             lambda: self.turns.call(trust.told, self.control, time.time()),
@@ -134,9 +132,6 @@ class Server:
             yield
         finally:
             await runner.cleanup()
-
-    def _speaker(self, request: web.Request) -> str | None:
-        return sender_of(request, self.settings.token, ("application/json",)).vantage
 
     def _take_admin_socket(self, wanted: Address) -> socket.socket:
         """The one that was passed, if it is where we are to listen. A duplicate stays with us, for our successor."""

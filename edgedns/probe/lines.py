@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NoReturn
 
-from edgedns.model import Family, Kind, LandedReply, NetworkKey, RttSample
+from edgedns.model import NAME, Family, Kind, LandedReply, NetworkKey, RttSample
 
 LINE_LIMIT = 4096
 RTT_LEAST_MS = 0.2
@@ -36,7 +36,6 @@ ASN_MOST = 2**32 - 1
 NetworkOf = Callable[[bytes], NetworkKey | None]
 NetworkOfAsn = Callable[[int, Family], NetworkKey | None]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ZONE = re.compile(r"[A-Za-z0-9_*-][A-Za-z0-9._*-]{0,253}")
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -113,7 +112,7 @@ def place(address: Any, world: World) -> tuple[NetworkKey, Family]:
 
 def is_name(value: Any) -> bool:
     """Whether a value can be the name of a vantage or a provider."""
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+    return isinstance(value, str) and NAME.fullmatch(value) is not None
 
 
 def _network(fields: dict[str, Any], world: World) -> tuple[NetworkKey, Family, str]:

@@ -25,6 +25,7 @@ from edgedns.model import Override
 from edgedns.serve.guard import Refused, errors_as_json, guard, read_body, require_token
 from edgedns.serve.inflow import Inflow
 from edgedns.serve.orders import override_json, parse_override
+from edgedns.serve.requests import number, parse_json, refuse_unknown
 from edgedns.serve.senders import TOKENS, Sender, VantageTokens, sender_of
 from edgedns.serve.webside import open_socket, set_headers
 
@@ -146,14 +147,14 @@ class Admin:
             return _reply(await self._services.samples(body, sender))
 
     async def wan(self, request: web.Request) -> web.Response:
-        _refuse_unknown(request.query, ("asn", "limit"))
-        limit = _number(request.query, "limit", 1, WAN_ROWS)
-        asn = _number(request.query, "asn", 0, 2**32 - 1)
+        refuse_unknown(request.query, "asn", "limit")
+        limit = number(request.query, "limit", 1, WAN_ROWS)
+        asn = number(request.query, "asn", 0, 2**32 - 1, "AS")
         return _reply(await self._services.wan(asn, limit if limit is not None else 100))
 
     async def uplift(self, request: web.Request) -> web.Response:
-        _refuse_unknown(request.query, ("limit",))
-        limit = _number(request.query, "limit", 1, WAN_ROWS)
+        refuse_unknown(request.query, "limit")
+        limit = number(request.query, "limit", 1, WAN_ROWS)
         return _reply(await self._services.uplift(limit if limit is not None else 100))
 
     async def overrides(self, _: web.Request) -> web.Response:
@@ -161,7 +162,7 @@ class Admin:
 
     async def add_override(self, request: web.Request) -> web.Response:
         require_token(request, self._token, ("application/json",))
-        order = parse_override(_parse_json(await read_body(request, ORDER_LIMIT)))
+        order = parse_override(parse_json(await read_body(request, ORDER_LIMIT)))
         return _reply(override_json(await self._services.add_override(order)), status=201)
 
     async def remove_override(self, request: web.Request) -> web.Response:
@@ -176,7 +177,7 @@ class Admin:
 
     async def add_note(self, request: web.Request) -> web.Response:
         require_token(request, self._token, ("application/json",))
-        note = _parse_json(await read_body(request, ORDER_LIMIT))
+        note = parse_json(await read_body(request, ORDER_LIMIT))
         kind, text = (note.get("kind", "note"), note.get("text")) if isinstance(note, dict) else (None, None)
         if not isinstance(kind, str) or not re.fullmatch(r"[a-z]{1,20}", kind):
             raise Refused(400, "'kind' must be one word of lower-case letters")
@@ -186,7 +187,7 @@ class Admin:
 
     async def load(self, request: web.Request) -> web.Response:
         require_token(request, self._token, ("application/json",))
-        return _reply(await self._services.load(_parse_json(await read_body(request, ORDER_LIMIT))))
+        return _reply(await self._services.load(parse_json(await read_body(request, ORDER_LIMIT))))
 
     async def reload(self, request: web.Request) -> web.Response:
         require_token(request, self._token)
@@ -236,9 +237,9 @@ _dumps = partial(json.dumps, allow_nan=False)  # NaN is not JSON
 
 def parse_question(query: Mapping[str, str]) -> Question:
     """What explain is asked by a URL's parameters; Refused names the one that is wrong."""
-    _refuse_unknown(query, ("name", "type", "from", "subnet", "asn"))
+    refuse_unknown(query, "name", "type", "from", "subnet", "asn")
     name, client, subnet = query.get("name", ""), query.get("from"), query.get("subnet")
-    asn = _number(query, "asn", 0, 2**32 - 1)
+    asn = number(query, "asn", 0, 2**32 - 1, "AS")
     if not name:
         raise Refused(400, "'name' is missing: which name is to be explained?")
     if client is None and asn is None:
@@ -249,20 +250,6 @@ def parse_question(query: Mapping[str, str]) -> Question:
     return Question(name, kind, client and _address(client), subnet and _subnet(subnet), asn)
 
 
-def _refuse_unknown(query: Mapping[str, str], known: tuple[str, ...]) -> None:
-    for key in query:
-        if key not in known:
-            raise Refused(400, f"unknown parameter {key[:60]!r}; known are {', '.join(known)}")
-
-
-def _number(query: Mapping[str, str], key: str, least: int, most: int) -> int | None:
-    text = query.get(key)
-    if text is None:
-        return None
-    digits = text.upper().removeprefix("AS") if key == "asn" else text
-    if not re.fullmatch(r"[0-9]{1,10}", digits) or not least <= int(digits) <= most:
-        raise Refused(400, f"'{key}' must be a number from {least} to {most}")
-    return int(digits)
 
 
 def _address(text: str) -> str:
@@ -277,10 +264,3 @@ def _subnet(text: str) -> str:
         return str(ipaddress.ip_network(text, strict=False))
     except ValueError:
         raise Refused(400, f"'subnet': {text[:80]!r} is not a prefix, such as 198.51.100.0/24") from None
-
-
-def _parse_json(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is not JSON: {str(error)[:200]}") from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import PurePosixPath
 
 from aiohttp import web
 
 from edgedns.serve.guard import Refused, read_body, require_token
+from edgedns.serve.requests import parse_json
 
 BODY_LIMIT = 32 << 20
 FILES_LIMIT = 10_000
@@ -28,10 +28,7 @@ def routes(plan: Plan, token: str) -> list[web.RouteDef]:
 
 def parse_files(body: bytes) -> dict[str, str]:
     """`{"files": {"cdn.yaml": "version: 1..."}}`; Refused names what is wrong."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is not JSON: {str(error)[:200]}") from None
+    content = parse_json(body)
     files = content.get("files") if isinstance(content, dict) else None
     if not isinstance(files, dict) or not 0 < len(files) <= FILES_LIMIT:
         raise Refused(400, f"'files' must be an object of 1 to {FILES_LIMIT} texts by path")

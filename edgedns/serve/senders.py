@@ -19,6 +19,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from edgedns.errors import EdgednsError
+from edgedns.model import NAME
 from edgedns.serve.guard import Refused, require_token
 
 SENT = "Edgedns-Sent"
@@ -26,7 +27,7 @@ LARGEST = 1 << 20
 SHORTEST = 16
 OTHERS_MAY = 0o006  # read, or write
 
-_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})\s*:\s*(\S+)")
+_LINE = re.compile(rf"({NAME.pattern})\s*:\s*(\S+)")
 _TIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 Digests = tuple[tuple[bytes, str], ...]  # (SHA-256 of the token, vantage)

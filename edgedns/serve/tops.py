@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from edgedns.serve.guard import Refused, require_token
+from edgedns.serve.guard import require_token
+from edgedns.serve.requests import number, refuse_unknown
 
 SECONDS, SECONDS_MOST = 10, 3600
 LIMIT, LIMIT_MOST = 10, 1000
@@ -20,17 +20,9 @@ def routes(top: Top, token: str) -> list[web.RouteDef]:
 
     async def get(request: web.Request) -> web.Response:
         require_token(request, token)
-        for name in request.query:
-            if name not in ("seconds", "limit"):
-                raise Refused(400, f"unknown parameter {name[:60]!r}; known are seconds, limit")
-        seconds, limit = _number(request, "seconds", SECONDS, SECONDS_MOST), _number(request, "limit", LIMIT, LIMIT_MOST)
+        refuse_unknown(request.query, "seconds", "limit")
+        seconds = number(request.query, "seconds", 1, SECONDS_MOST) or SECONDS
+        limit = number(request.query, "limit", 1, LIMIT_MOST) or LIMIT
         return web.json_response(await top(seconds, limit))
 
     return [web.get("/v1/top", get)]
-
-
-def _number(request: web.Request, name: str, usual: int, most: int) -> int:
-    text = request.query.get(name, str(usual))
-    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= most:
-        raise Refused(400, f"'{name}' must be a number from 1 to {most}")
-    return int(text)

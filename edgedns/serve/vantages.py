@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from aiohttp import web
 
 from edgedns.serve.guard import Refused, read_body, require_token
+from edgedns.serve.requests import parse_json
 
 BODY_LIMIT = 64 << 10
 TEXT_LIMIT = 200
@@ -41,10 +41,7 @@ def routes(told: Callable[[], Awaitable[Json]], order: Callable[[Order], Awaitab
 
 def parse_order(name: str, body: bytes) -> Order:
     """`{"quarantine": true, "owner": "noc", "reason": "..."}`; Refused names what is wrong."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is not JSON: {str(error)[:200]}") from None
+    content = parse_json(body)
     if not isinstance(content, dict) or type(content.get("quarantine")) is not bool:
         raise Refused(400, "'quarantine' must be true or false")
     for key in content:

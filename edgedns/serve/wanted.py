@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import math
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from edgedns.model import NAME
 from edgedns.serve.guard import Refused, read_body, require_token
+from edgedns.serve.requests import parse_json
+from edgedns.serve.senders import require_speaks_for, sender_of
 
 BODY_LIMIT = 64 << 10
 WAIT_MOST = 25.0
@@ -19,7 +20,6 @@ RESULTS_MOST = 500
 SOURCES_MOST = 512
 ROUNDS_MOST = 20
 METHODS = ("icmp", "tcp", "http", "https", "dns", "udp")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class Result(NamedTuple):
@@ -61,16 +61,13 @@ class Calls(NamedTuple):
     look: Callable[[str], Awaitable[Mapping[str, Any] | None]]
 
 
-def routes(calls: Calls, token: str, speaker: Callable[[web.Request], str | None] | None = None) -> list[web.RouteDef]:
-    """The three routes. `speaker`: the only vantage that who sends a request may speak for, None for any; else the token's."""
+def routes(calls: Calls, token: str) -> list[web.RouteDef]:
+    """The three routes; a vantage's own token suffices to ask for it what is wanted."""
 
     async def wanted(request: web.Request) -> web.Response:
-        only = speaker(request) if speaker is not None else None
-        if speaker is None:
-            require_token(request, token, ("application/json",))
+        sender = sender_of(request, token, ("application/json",))
         asking = parse_asking(await _json(request))
-        if only not in (None, asking.vantage):
-            raise Refused(403, f"this token speaks for vantage {only!r}, not {asking.vantage!r}")
+        require_speaks_for(sender, asking.vantage)
         return web.json_response(await calls.wanted(asking))
 
     async def ask(request: web.Request) -> web.Response:
@@ -88,10 +85,7 @@ def routes(calls: Calls, token: str, speaker: Callable[[web.Request], str | None
 
 
 async def _json(request: web.Request) -> dict[str, Any]:
-    try:
-        content = json.loads(await read_body(request, BODY_LIMIT))
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is not JSON: {str(error)[:200]}") from None
+    content = parse_json(await read_body(request, BODY_LIMIT))
     if not isinstance(content, dict):
         raise Refused(400, "the body is not a JSON object")
     return content
@@ -151,7 +145,7 @@ def parse_asked(content: Mapping[str, Any]) -> Asked:
 
 def _name(content: Mapping[str, Any], key: str) -> str:
     value = content.get(key)
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not NAME.fullmatch(value):
         raise Refused(400, f"{key!r} is not a name of letters, digits, dots and hyphens")
     return value
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
 
 from aiohttp import web
 
+from edgedns.model import NAME
 from edgedns.serve.guard import Refused
+from edgedns.serve.requests import number, refuse_unknown
 from edgedns.serve.senders import require_speaks_for, sender_of
 
 NETWORKS = 1000
 NETWORKS_MOST = 100_000
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 Give = Callable[[str, int], Awaitable[bytes]]
 
@@ -38,12 +38,8 @@ def routes(give: Give, token: str) -> list[web.RouteDef]:
 
 def parse_query(query: Mapping[str, str]) -> tuple[str, int]:
     """(vantage, networks) of a URL's parameters; Refused names the one that is wrong."""
-    for name in query:
-        if name not in ("vantage", "networks"):
-            raise Refused(400, f"unknown parameter {name[:60]!r}; known are vantage, networks")
-    vantage, text = query.get("vantage", ""), query.get("networks", str(NETWORKS))
-    if not _NAME.fullmatch(vantage):
+    refuse_unknown(query, "vantage", "networks")
+    vantage = query.get("vantage", "")
+    if not NAME.fullmatch(vantage):
         raise Refused(400, "'vantage' must be a name of letters, digits, dots and hyphens")
-    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= NETWORKS_MOST:
-        raise Refused(400, f"'networks' must be a number from 1 to {NETWORKS_MOST}")
-    return vantage, int(text)
+    return vantage, number(query, "networks", 1, NETWORKS_MOST) or NETWORKS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from openapi_check import mismatch
 
 from edgedns.serve import wanted
 from edgedns.serve.guard import Refused, errors_as_json
+from edgedns.serve.senders import TOKENS, VantageTokens
 from edgedns.serve.wanted import Asked, Asking, Calls, Result, parse_asked, parse_asking, routes
 
 WISH = {"addresses": ["203.0.113.7"], "provider": "alder", "probes": 4, "gap": 0.2, "why": "doubt"}
@@ -36,16 +38,18 @@ async def look(number: str) -> Mapping[str, Any] | None:
     return TOLD if number == "a-1" else None
 
 
-def talk(*requests: tuple[str, str, Any], only: str | None = None) -> list[tuple[int, Any]]:
+def talk(*requests: tuple[str, str, Any], tokens: Path | None = None, token: str = "") -> list[tuple[int, Any]]:
     """Each reply's (status, JSON); all of them as described."""
 
     async def main() -> list[tuple[int, Any]]:
         app = web.Application(middlewares=[errors_as_json])
-        app.add_routes(routes(Calls(hand_out, ask, look), "", (lambda request: only) if only else None))
+        app.add_routes(routes(Calls(hand_out, ask, look), ""))
+        app[TOKENS] = VantageTokens(tokens)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         found = []
         async with TestClient(TestServer(app)) as client:
             for method, path, body in requests:
-                async with client.request(method, path, json=body) as reply:
+                async with client.request(method, path, json=body, headers=headers) as reply:
                     content = await reply.read()
                     wrong = mismatch(method, path, reply.status, reply.content_type, content)
                     assert wrong == "", wrong
@@ -67,8 +71,12 @@ def test_the_replies_are_as_described() -> None:
     assert replies[0][1]["wanted"] == [WISH]
 
 
-def test_a_vantages_token_asks_for_that_vantage_alone() -> None:
-    replies = talk(("POST", "/v1/wanted", {"vantage": "fra1"}), ("POST", "/v1/wanted", {"vantage": "sin1"}), only="fra1")
+def test_a_vantages_token_asks_for_that_vantage_alone(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("fra1: the-token-of-fra1\n")
+    tokens.chmod(0o600)
+    both = ("POST", "/v1/wanted", {"vantage": "fra1"}), ("POST", "/v1/wanted", {"vantage": "sin1"})
+    replies = talk(*both, tokens=tokens, token="the-token-of-fra1")
     assert [status for status, _ in replies] == [200, 403]
 
 
