@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from test_page import DRIVER, WITHIN, Browser, browser
 
 from edgedns.model import NetworkKey
 from edgedns.probe.collector import Collector
+from tests.browser.test_page import DRIVER, WITHIN, Browser, browser
 from tests.conformance.peers import free_port
 
 __all__ = ["browser"]

@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client import Client, Server
-from peers import free_port
+
+from tests.conformance.client import Client, Server
+from tests.conformance.peers import free_port
 
 ROOT = Path(__file__).parents[2]
 # Tests ask more than a stranger may, and all from one network.

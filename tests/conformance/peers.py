@@ -1,4 +1,4 @@
-"""Other authoritative servers on loopback: `python peers.py nsd|knot` serves the example zone until it is ended.
+"""Other authoritative servers on loopback: `python -m tests.conformance.peers nsd|knot` serves the example zone until ended.
 
 Aim the tests at one by `pytest tests/conformance --server 127.0.0.1:PORT`.
 """
@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dns.exception
 import dns.message
 import dns.query
+
+from tests.conformance.static_zone import lines
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 NSD = """
@@ -98,22 +100,19 @@ def serving(server: str, zone: str, text: str, folder: Path, more: str = "") -> 
         process.wait(10)
 
 
-def wait_for(port: int, zone: str, failed: object, within: float = 20) -> None:
+def wait_for(port: int, zone: str, failed: Callable[[], object], within: float = 20) -> None:
     """Wait until the zone's SOA is answered; `failed()` gives the reason why it never will be, or nothing."""
     query, until = dns.message.make_query(zone, "SOA"), time.monotonic() + within
     while True:
         with contextlib.suppress(dns.exception.DNSException, OSError):
             if dns.query.udp(query, "127.0.0.1", 0.5, port).answer:
                 return
-        assert callable(failed)
         assert not failed(), failed()
         assert time.monotonic() < until, f"the zone {zone} is not answered at port {port}"
         time.sleep(0.05)
 
 
 def main(server: str) -> None:
-    from static_zone import lines  # beside this file: found where it is run as a script
-
     text = "\n".join(lines()) + "\n"
     with tempfile.TemporaryDirectory() as folder, serving(server, "cdn.example.net", text, Path(folder)) as port:
         print(f"{server} at 127.0.0.1:{port}", flush=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dns.edns
 import pytest
-from client import Client, option, question, rcode
+
+from tests.conformance.client import Client, option, question, rcode
 
 PAYLOAD = 1232
 QUESTIONS = [

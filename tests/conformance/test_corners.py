@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from client import Client, flags, question, rcode
+
+from tests.conformance.client import Client, flags, question, rcode
 
 pytestmark = pytest.mark.ours
 ZONE = "corners.example."

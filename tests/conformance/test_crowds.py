@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from client import Client, Server, exactly, question, receive
+
+from tests.conformance.client import Client, Server, exactly, question, receive
 
 IDLE = 1000
 SOON = 1.0

@@ -7,7 +7,8 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from client import Client, rcode, subnet_of
+
+from tests.conformance.client import Client, rcode, subnet_of
 
 pytestmark = pytest.mark.steered
 EDGES = ["198.51.100.0/24", "203.0.113.128/25", "192.0.2.0/25", "2001:db8:ff::/48", "80.128.0.0/11", "8.8.8.0/24"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from client import APEX, Client, flags, full, question, rcode, texts
+
+from tests.conformance.client import APEX, Client, flags, full, question, rcode, texts
 
 
 def test_3_1_names_are_compared_without_case(either: Client) -> None:

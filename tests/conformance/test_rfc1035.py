@@ -7,7 +7,8 @@ import struct
 import dns.flags
 import dns.opcode
 import pytest
-from client import APEX, Client, flags, question, rcode, receive, texts
+
+from tests.conformance.client import APEX, Client, flags, question, rcode, receive, texts
 
 
 @pytest.mark.parametrize("number", [0, 1, 0x1234, 0xFFFF])

@@ -6,7 +6,8 @@ import socket
 
 import dns.message
 import pytest
-from client import Client, Server, flags, question, rcode, texts
+
+from tests.conformance.client import Client, Server, flags, question, rcode, texts
 
 
 @pytest.mark.ours

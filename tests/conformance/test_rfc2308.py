@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dns.message
 import pytest
-from client import Client, flags, rcode, texts
+
+from tests.conformance.client import Client, flags, rcode, texts
 
 MISSING = ["nowhere", "a.b.c.nowhere", "below.zero", "no.deep.tree", "below.www", "x.ns1"]
 LACKING = [("zero", "MX"), ("deep.tree", "A"), ("tree", "AAAA"), ("@", "SRV"), ("www", "TXT"), ("ns1", "TYPE65280")]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from client import Client, flags, rcode, texts
+
+from tests.conformance.client import Client, flags, rcode, texts
 
 
 @pytest.mark.parametrize("name", ["any", "two.labels", "a.b.c.d.e", "*", "_under._score"])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from client import Client, rcode, texts
 
 from edgedns import __version__
+from tests.conformance.client import Client, rcode, texts
 
 
 @pytest.mark.parametrize("name", ["id.server.", "hostname.bind.", "ID.Server."])

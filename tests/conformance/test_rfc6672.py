@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from client import APEX, Client, flags, rcode, subnet_of, texts
+
+from tests.conformance.client import APEX, Client, flags, rcode, subnet_of, texts
 
 FAR = 3 * 64 + len("apps.") + len(APEX) + 1  # octets of far's target
 ROOM = 255 - FAR

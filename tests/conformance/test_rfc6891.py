@@ -5,7 +5,8 @@ from __future__ import annotations
 import dns.edns
 import dns.flags
 import pytest
-from client import Client, flags, option, question, rcode, texts
+
+from tests.conformance.client import Client, flags, option, question, rcode, texts
 
 ANYTHING = [("zero", "A"), ("www", "A"), ("nowhere", "A"), ("host.child", "A"), ("www.example.com.", "A"), ("zero", "MX")]
 OPT = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"

@@ -8,7 +8,8 @@ import time
 
 import dns.message
 import pytest
-from client import Client, question, receive, texts
+
+from tests.conformance.client import Client, question, receive, texts
 
 NAMES = ["zero", "pool", "mail", "nowhere", "host.child", "any.wild", "@", "www"]
 

@@ -6,7 +6,8 @@ import time
 
 import dns.edns
 import pytest
-from client import Client, option, question, rcode, receive
+
+from tests.conformance.client import Client, option, question, rcode, receive
 
 KEEPALIVE = dns.edns.GenericOption(11, b"")
 

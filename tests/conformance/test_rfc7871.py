@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dns.message
 import pytest
-from client import Client, flags, question, rcode, subnet_of, texts
-from test_rfc6891 import opt, with_records
+
+from tests.conformance.client import Client, flags, question, rcode, subnet_of, texts
+from tests.conformance.test_rfc6891 import opt, with_records
 
 OFFICE = ["203.0.113.10", "203.0.113.11"]  # cedar
 UNSTEERED = [("zero", "A"), ("nowhere", "A"), ("zero", "MX"), ("@", "TXT"), ("any.wild", "A"), ("mail", "A"), ("www", "TXT")]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dns.edns
 import dns.message
 import pytest
-from client import Client, option, question, rcode, texts
-from test_rfc6891 import OPT, opt, with_records
+
+from tests.conformance.client import Client, option, question, rcode, texts
+from tests.conformance.test_rfc6891 import OPT, opt, with_records
 
 CLIENT = bytes.fromhex("2464c4abcf10c957")
 COOKIE = dns.edns.OptionType.COOKIE

@@ -6,7 +6,8 @@ import dns.edns
 import dns.message
 import dns.opcode
 import pytest
-from client import Client, flags, option, question, rcode, texts
+
+from tests.conformance.client import Client, flags, option, question, rcode, texts
 
 OPCODES = [1, 2, 3, *range(6, 16)]
 

@@ -6,7 +6,8 @@ import dns.edns
 import dns.message
 import dns.opcode
 import pytest
-from client import Client, option, question, rcode
+
+from tests.conformance.client import Client, option, question, rcode
 
 NOT_OURS = ["www.example.com.", "example.net.", "."]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from client import Client, flags, texts
+
+from tests.conformance.client import Client, flags, texts
 
 HOSTS = [
     ("_dns", "SVCB", ["ns1 A 192.0.2.53", "ns1 AAAA 2001:db8:53::1"]),

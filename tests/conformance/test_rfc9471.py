@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from client import Client, flags, texts
+
+from tests.conformance.client import Client, flags, texts
 
 ALL_GLUE = 16
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dns.message
 import pytest
-from client import Client, flags, question, rcode, texts
+
+from tests.conformance.client import Client, flags, question, rcode, texts
 
 
 def test_3597_unknown_types_are_octets(either: Client) -> None:

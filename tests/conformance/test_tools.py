@@ -7,7 +7,8 @@ import shutil
 import subprocess
 
 import pytest
-from client import Client
+
+from tests.conformance.client import Client
 
 
 def typed(tool: str, ask: Client, *words: str) -> str:

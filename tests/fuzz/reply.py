@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]
-sys.path[:0] = [str(TOP), str(TOP / "tests" / "system")]
+sys.path.insert(0, str(TOP))
 
 import atheris  # noqa: E402
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -21,11 +20,9 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
-from serving import Server, wait_until
-
 from edgedns.steer import asn
 from edgedns.steer.asn import AsnTable
+from tests.system.serving import Server, wait_until
 
 RULES = Path(__file__).parents[2] / "rules"
 NAMES = (

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import internet
-from internet import Host, Internet
+from tests.system import internet
+from tests.system.internet import Host, Internet
 
 ASKER = Path(__file__).parent / "asker.py"
 HINTS = ". 3600 IN NS a.root.\na.root. 3600 IN A 203.0.113.1\na.root. 3600 IN AAAA 2001:db8:0:1::1\n"

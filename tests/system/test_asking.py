@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import TOKEN, Server
 
 from tests.small import write_rules, write_table
+from tests.system.serving import TOKEN, Server
 
 EDGEDNS = [sys.executable, "-m", "edgedns"]
 WITH_TOKEN = {**os.environ, "EDGEDNS_TOKEN": TOKEN}

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from webserver import NGINX, nginx, shown
 
 from tests.conformance.peers import free_port
 from tests.small import ADDRESS
 from tests.system.serving import SLACK, TOKEN, Server, serving, wait_until
+from tests.system.webserver import NGINX, nginx, shown
 
 BEACON = [sys.executable, "-c", "from edgedns.cli.beacon import beacon; beacon()"]
 ORIGIN = "https://www.example.net"

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from serving import SLACK, Server, serving, wait_until
 
 from edgedns.dns.cookie import make
 from edgedns.engine import native
 from tests.conformance import peers
 from tests.small import write_rules, write_table
+from tests.system.serving import SLACK, Server, serving, wait_until
 
 A, B, C = "e5e973e5a6b2a43f48e7dc849e37bfcf", "445536bcd2513298075a5d379663c962", "dd3bdf9344b678b185a6f5cb60fca715"
 MINE = "2464c4abcf10c957"

@@ -14,9 +14,10 @@ from configparser import RawConfigParser
 from pathlib import Path
 from typing import NamedTuple
 
-import internet
 import pytest
 import yaml
+
+from tests.system import internet
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")

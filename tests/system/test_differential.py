@@ -16,17 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-import differ
 import dns.message
 import pytest
-from differ import Case, Question, Said
-from serving import Server
 
 from edgedns.engine.load import load_rules
 from edgedns.errors import RuleErrors
 from tests.conformance import peers
 from tests.property import test_odd_zones
 from tests.small import write_table
+from tests.system import differ
+from tests.system.differ import Case, Question, Said
+from tests.system.serving import Server
 
 PEERS = ("nsd", "knot")
 SEED = int(os.environ.get("EDGEDNS_SEED", "1"))

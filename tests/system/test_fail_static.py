@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from load import Load
-from serving import SLACK, Server, serving, wait_until
 
 from tests.small import ADDRESS, NETWORKS, samples, write_rules, write_table
 from tests.small import replace as save
+from tests.system.load import Load
+from tests.system.serving import SLACK, Server, serving, wait_until
 
 ALDER, BIRCH, CEDAR = (ADDRESS[name] for name in ("alder", "birch", "cedar"))
 NOTHING = {"lost": 0, "servfail": 0, "empty": 0, "wrong": 0}

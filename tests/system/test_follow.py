@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smallnet import globe, stage
-from webserver import NGINX, nginx, shown
 
 from edgedns.probe import nginx as format_of
 from tests.conformance.peers import free_port
+from tests.system.smallnet import globe, stage
+from tests.system.webserver import NGINX, nginx, shown
 
 SLACK = 3.0 * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 FOLLOW = [sys.executable, "-c", "from edgedns.cli.follow import follow; follow()"]

@@ -14,10 +14,10 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-import internet
 import pytest
-import resolvers
-from internet import Host, Internet
+
+from tests.system import internet, resolvers
+from tests.system.internet import Host, Internet
 
 ZONE = "halves.example.net."
 NAME = f"www.{ZONE}"

@@ -15,11 +15,11 @@ from random import Random
 
 import dns.message
 import pytest
-import wellformed
-from serving import Server
 
 from edgedns.engine.load import load_rules
 from tests.property import strangers
+from tests.system import wellformed
+from tests.system.serving import Server
 
 ROOT = Path(__file__).parents[2]
 SEED = int(os.environ.get("EDGEDNS_SEED", "0"))

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import Server
 
 from edgedns.engine.load import Loaded, load_rules
+from tests.system.serving import Server
 
 RULES = Path(__file__).parents[2] / "rules"
 ZONE = """\

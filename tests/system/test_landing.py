@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunnel import ENVIRON, Packet, Tunnel, echo, tunnel
+
+from tests.system.tunnel import ENVIRON, Packet, Tunnel, echo, tunnel
 
 pytestmark = [
     pytest.mark.root,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunnel import ICMP, ICMP6, Packet, Tunnel, echo, packed, tunnel
+
+from tests.system.tunnel import ICMP, ICMP6, Packet, Tunnel, echo, packed, tunnel
 
 pytestmark = [
     pytest.mark.root,

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import SLACK, TOKEN, Server, serving, wait_until
 
 from tests.small import ADDRESS, NETWORKS, write_rules
+from tests.system.serving import SLACK, TOKEN, Server, serving, wait_until
 
 NAMES = ("www", "split", "one")
 

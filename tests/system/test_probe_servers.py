@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import internet
 import pytest
-import resolvers
-from internet import Host
+
+from tests.system import internet, resolvers
+from tests.system.internet import Host
 
 STARTS: dict[str, Callable[[Host], None]] = {
     "bind": resolvers.start_named,

@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 import dns.name
 import dns.rdatatype
-import internet
 import pytest
-import resolvers
-from internet import Host
 
 from edgedns.engine.load import load_rules
+from tests.system import internet, resolvers
+from tests.system.internet import Host
 
 ROOT = Path(__file__).parents[2]
 ZONE = "cdn.example.net."

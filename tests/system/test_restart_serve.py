@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from load import Load
-from serving import SLACK, TOKEN, UNLIMITED, Server
-from test_workers import free_port
 
 import edgedns
 from edgedns.serve.worker import start_ticks
 from tests.small import ADDRESS, write_rules, write_table, write_zone
+from tests.system.load import Load
+from tests.system.serving import SLACK, TOKEN, UNLIMITED, Server
+from tests.system.test_workers import free_port
 
 NOTHING = {"lost": 0, "servfail": 0, "empty": 0, "wrong": 0}
 pytestmark = pytest.mark.xdist_group("restart")

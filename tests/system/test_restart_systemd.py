@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import SLACK, TOKEN, UNLIMITED, Server, kill, wait_until
 
 from edgedns.config import Address
 from edgedns.serve import sockets, systemd
 from tests.conformance.peers import free_port
 from tests.small import ADDRESS, write_rules, write_table
+from tests.system.serving import SLACK, TOKEN, UNLIMITED, Server, kill, wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 # What systemd does between fork and exec: descriptors from 3 on, and whose they are.

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from serving import kill
-from test_workers import LOOPBACK, Make, ask, ask_tcp, lines, make, poll_until, until_replaced
 
 from edgedns.config import Address
 from edgedns.serve import handover, sockets
 from edgedns.serve.worker import start_ticks
 from edgedns.serve.workers import Workers
+from tests.system.serving import kill
+from tests.system.test_workers import LOOPBACK, Make, ask, ask_tcp, lines, make, poll_until, until_replaced
 
 __all__ = ["lines", "make"]
 BOTH = (Address("127.0.0.1", 0), Address("::1", 0))

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from serving import TOKEN, serving
+
+from tests.system.serving import TOKEN, serving
 
 HERE = Path(__file__).parent / "schemathesis"
 TOOL = Path(sys.executable).with_name("schemathesis")

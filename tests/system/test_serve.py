@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from dns.exception import DNSException
-from serving import SLACK, Server, serving, wait_until
 
 from tests.small import ADDRESS, NETWORKS, samples, write_rules, write_table, write_zone
 from tests.small import replace as save
+from tests.system.serving import SLACK, Server, serving, wait_until
 
 ALDER, BIRCH, CEDAR = (ADDRESS[name] for name in ("alder", "birch", "cedar"))
 RULES = Path(__file__).parents[2] / "rules"

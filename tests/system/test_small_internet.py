@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from smallnet import globe, scenario, stage, verdict
-from smallnet.verdict import Answer, Moved, Verdict
+
+from tests.system.smallnet import globe, scenario, stage, verdict
+from tests.system.smallnet.verdict import Answer, Moved, Verdict
 
 SLACK = 3.0
 ALL_LOST = ("blackout", "v6_broken", "collector_killed")  # then the best static provider is, in hindsight, one of the others
@@ -134,7 +135,7 @@ def test_a_run_that_fails_leaves_nothing_behind(bare: Path) -> None:
 KILLED = """
 import os, pathlib, signal, sys
 sys.path.insert(0, sys.argv[1])
-from smallnet import globe, stage
+from tests.system.smallnet import globe, stage
 made = stage.Stage(globe.make(2), pathlib.Path(sys.argv[2]))
 made.build()
 made.start("sleeper", stage.EDGE, "sleep", "600")
@@ -144,7 +145,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(bare: Path) -> None:
-    done = subprocess.Popen([sys.executable, "-c", KILLED, str(Path(__file__).parent), str(bare)], stdout=subprocess.PIPE)
+    done = subprocess.Popen([sys.executable, "-c", KILLED, str(Path(__file__).parents[2]), str(bare)], stdout=subprocess.PIPE)
     with done:
         assert done.stdout
         sleeper = int(done.stdout.readline())

@@ -17,11 +17,11 @@ from random import Random
 import dns.edns
 import dns.message
 import pytest
-from serving import Server
 
 from edgedns.engine import native
 from tests.conftest import RULES
 from tests.small import write_table
+from tests.system.serving import Server
 
 pytestmark = pytest.mark.xdist_group("flood")
 COUNT = 3000

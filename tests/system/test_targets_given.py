@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import internet
 import pytest
-from internet import Host, Internet
 
 from tests.small import replace, write_rules
+from tests.system import internet
+from tests.system.internet import Host, Internet
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from standin import Echo
 
 from edgedns import metrics
 from edgedns.config import Address
@@ -18,6 +17,7 @@ from edgedns.serve import tcp
 from edgedns.serve.clock import Clock
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.tcp import Limits, TcpServer
+from tests.system.standin import Echo
 
 Serve = Callable[..., "Served"]
 

@@ -14,9 +14,9 @@ import dns.message
 import dns.query
 import dns.rcode
 import pytest
-from serving import SLACK, Server
 
 from tests.small import write_table
+from tests.system.serving import SLACK, Server
 
 pytestmark = pytest.mark.xdist_group("told")
 ZONE = """\

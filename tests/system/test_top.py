@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import SLACK, TOKEN, Server, serving
 
 from edgedns.engine.seen import STEP
+from tests.system.serving import SLACK, TOKEN, Server, serving
 
 ASKED = 3000
 WORDS = {"EDGEDNS_TOKEN": TOKEN, "COLUMNS": "120"}

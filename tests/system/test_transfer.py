@@ -19,11 +19,11 @@ import dns.rrset
 import dns.xfr
 import dns.zone
 import pytest
-from serving import SLACK, Server
 
 from edgedns.engine import transfer as transfers
 from tests.conformance import peers
 from tests.small import write_table
+from tests.system.serving import SLACK, Server
 
 pytestmark = pytest.mark.xdist_group("transfer")
 COUNT = 1000

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from standin import Echo
 
 from edgedns import metrics
 from edgedns.config import Address
 from edgedns.serve import udp
 from edgedns.serve.clock import Clock
 from edgedns.serve.complaints import Complaints
+from tests.system.standin import Echo
 
 
 class Served:
@@ -164,7 +164,7 @@ for line in ("link set lo up", "addr add 192.0.2.1/32 dev lo", "addr add 192.0.2
              "addr add 2001:db8::1/128 dev lo", "addr add 2001:db8::2/128 dev lo"):
     subprocess.run(["ip", *line.split()], check=True)
 sys.path.insert(0, sys.argv[1])
-from test_udp import Served
+from tests.system.test_udp import Served
 for host, asked in (("0.0.0.0", ("192.0.2.1", "192.0.2.2")), ("::", ("2001:db8::1", "2001:db8::2"))):
     served = Served(host)
     for one in asked:
@@ -177,7 +177,7 @@ print("fine")
 @pytest.mark.root
 def test_wildcards_answer_from_each_of_several_addresses() -> None:
     ran = subprocess.run(
-        ["unshare", "-n", sys.executable, "-c", IN_NAMESPACE, str(Path(__file__).parent)],
+        ["unshare", "-n", sys.executable, "-c", IN_NAMESPACE, str(Path(__file__).parents[2])],
         capture_output=True,
         text=True,
         timeout=30,

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import SLACK, TOKEN, Server
 
 from tests.small import network, write_rules, write_table
+from tests.system.serving import SLACK, TOKEN, Server
 from tests.unit.serve.openapi_check import mismatch
 
 pytestmark = pytest.mark.xdist_group("vantages")

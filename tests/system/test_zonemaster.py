@@ -6,10 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-import internet
 import pytest
-import resolvers
-from test_resolvers import DELEGATED, PARENTS, ROOT, ZONE
+
+from tests.system import internet, resolvers
+from tests.system.test_resolvers import DELEGATED, PARENTS, ROOT, ZONE
 
 # What documentation addresses cause: they are nobody's, and nobody delegates their reverse zones.
 EXPECTED = {"NAMESERVER_IP_PRIVATE_NETWORK", "NAMESERVER_IP_WITHOUT_REVERSE"}

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from internet import run
-
 from edgedns.probe.wire import checksum
+from tests.system.internet import run
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_control import ALDER, BIRCH, CEDAR, GOOD, NOW, Place, ask, measure
 
 from edgedns.control import Control
 from edgedns.control.measured import BEACONS_ALONE
@@ -19,6 +18,7 @@ from edgedns.engine.explain import Question, explain
 from edgedns.model import NetworkKey
 from edgedns.steer.rtt import beside
 from tests.small import network
+from tests.unit.test_control import ALDER, BIRCH, CEDAR, GOOD, NOW, Place, ask, measure
 
 CLIENTS = range(1, 9)
 SEVENTH = NetworkKey(64512 + 7, "DE", 4, 10 << 8 | 7)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from test_agent import ALDER, BIRCH, FAST, Peer, peer, target
 
 from edgedns.probe import errands as module
 from edgedns.probe.agent import Agent, Plan, Sample, Voice
 from edgedns.probe.errands import Done, Errands
+from tests.unit.probe.test_agent import ALDER, BIRCH, FAST, Peer, peer, target
 
 QUESTION = {"addresses": ["203.0.113.7"], "provider": "alder", "probes": 1, "gap": 1.0, "why": "question", "id": "a-1"}
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from test_uplink import collector, running, taken
 
 from edgedns.probe import uplink as module
 from edgedns.probe.spool import Spool
 from edgedns.probe.uplink import SENT, Uplink
+from tests.unit.probe.test_uplink import collector, running, taken
 
 NOW = 1_764_000_000.0
 NOWHERE = "http://127.0.0.1:9"

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from openapi_check import mismatch
 
 from edgedns import metrics
 from edgedns.config import Address
@@ -26,6 +25,7 @@ from edgedns.serve.inflow import BODIES_AT_ONCE, Inflow
 from edgedns.serve.loads import parse_loads
 from edgedns.serve.senders import Sender
 from edgedns.steer.loads import Load
+from tests.unit.serve.openapi_check import mismatch
 
 TOKEN = "sesame-0123456789"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

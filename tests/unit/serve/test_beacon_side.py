@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from openapi_check import mismatch
 
 from edgedns.config import Address
 from edgedns.serve import beacon
 from edgedns.serve.admin import start
 from edgedns.serve.beacon import OPENAPI, REPORT_LIMIT, Terms, make_app, networks
 from edgedns.serve.guard import Refused
+from tests.unit.serve.openapi_check import mismatch
 
 DOCUMENT = json.loads(OPENAPI.read_text())
 OBJECTS = {"alder": "https://alder.example.net/1x1", "birch": 'https://birch.example.net/</script>"{share}"'}

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 
 import pytest
-from openapi_check import DOCUMENT, mismatch
-from test_admin import Control
 
 from edgedns.serve import catchments, plans, tops, vantages, wanted, whom
 from edgedns.serve.admin import make_app
+from tests.unit.serve.openapi_check import DOCUMENT, mismatch
+from tests.unit.serve.test_admin import Control
 
 
 async def given(vantage: str, networks: int) -> bytes:

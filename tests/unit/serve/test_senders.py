@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from test_admin import BEARER, TOKEN, Control
 
 from edgedns.config import Address
 from edgedns.serve import admin, vantages
@@ -26,6 +25,7 @@ from edgedns.serve.senders import (
     read_tokens,
     require_speaks_for,
 )
+from tests.unit.serve.test_admin import BEARER, TOKEN, Control
 
 FRA, AMS = "fra1-0123456789abcdef", "ams1-0123456789abcdef"
 NDJSON = {"Content-Type": "application/x-ndjson"}

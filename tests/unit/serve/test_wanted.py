@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from openapi_check import mismatch
 
 from edgedns.serve import wanted
 from edgedns.serve.guard import Refused, errors_as_json
 from edgedns.serve.senders import TOKENS, VantageTokens
 from edgedns.serve.wanted import Asked, Asking, Calls, Result, parse_asked, parse_asking, routes
+from tests.unit.serve.openapi_check import mismatch
 
 WISH = {"addresses": ["203.0.113.7"], "provider": "alder", "probes": 4, "gap": 0.2, "why": "doubt"}
 CELL = {"vantage": "fra1", "provider": "alder", "asked": 1, "rtts": [12.5], "lost": 0, "refused": 0}

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from openapi_check import mismatch
-from test_admin import Control
 
 from edgedns.serve import whom
 from edgedns.serve.admin import make_app
+from tests.unit.serve.openapi_check import mismatch
+from tests.unit.serve.test_admin import Control
 
 LINES = b'{"address": "8.8.8.8", "method": "icmp"}\n'
 TOKEN = "sesame"
