@@ -17,11 +17,10 @@ with atheris.instrument_imports(include=["edgedns"]):
     from edgedns.engine import answer, fastpath, inline
     from edgedns.engine.load import load_rules
 
-import wellformed  # noqa: E402
-
 from edgedns.engine.tally import Tally  # noqa: E402
 from edgedns.steer import asn  # noqa: E402
 from tests.conftest import NOW, SECRETS  # noqa: E402
+from tests.system import wellformed  # noqa: E402
 
 CELLS = 1 << 16
 CLIENT = bytes((192, 0, 2, 1))

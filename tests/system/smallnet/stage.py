@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from internet import pids, run
+from tests.system.internet import pids, run
 
 from . import caches
 from .globe import POPS, PROVIDERS, SERVER, Arm, Way, World, write_rules, write_targets
