@@ -64,8 +64,8 @@ class Publisher:
         return read_root(self.directory)
 
     def put(self, kind: str, content: Buffer, key: str = "") -> str:
-        """Write one immutable file, if it isn't there as it should be, and give its name: by `key`, or by the content."""
-        name = f"{kind}-{key or hashlib.blake2b(content, digest_size=12).hexdigest()}.bin"
+        """Write one immutable file, if it isn't there as it should be, and give its name."""
+        name = name_of(kind, content, key)
         identity = _identity(self.directory / name)
         self._known[name] = identity if _holds(self.directory / name, content) else self._write(name, content)
         return name
@@ -130,6 +130,11 @@ class Publisher:
             return write_aside(self.directory / name, content)
         except OSError as error:
             raise SourceError(f"can't write {self.directory / name}: {error.strerror or error}") from error
+
+
+def name_of(kind: str, content: Buffer, key: str = "") -> str:
+    """What a published file is called: by `key`, or by its content."""
+    return f"{kind}-{key or hashlib.blake2b(content, digest_size=12).hexdigest()}.bin"
 
 
 def files_of(root: Mapping[str, Any]) -> set[str]:

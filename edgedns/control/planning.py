@@ -5,7 +5,6 @@ Nothing is published. Seconds of work: `draft` and `Plan.told` are to run beside
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from edgedns.engine.snapshot import Files, Snapshot
 from edgedns.engine.world import PUBLIC, World, held_to_tests, make_world
 from edgedns.errors import RuleErrors
 from edgedns.model import Prefix, RuleSet
+from edgedns.publish import name_of
 from edgedns.steer.atoms import Atoms
 
 QUESTIONS = 4000  # some 0.3 ms each, twice
@@ -44,7 +44,7 @@ class _Drafts:
     files: dict[str, Sections] = field(default_factory=dict)
 
     def put(self, kind: str, content: Buffer, key: str = "") -> str:
-        name = f"{kind}-{key or hashlib.blake2b(content, digest_size=12).hexdigest()}.bin"
+        name = name_of(kind, content, key)
         self.files[name] = unpack(content, name)
         return name
 
