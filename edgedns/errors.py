@@ -20,6 +20,10 @@ class Problem:
     severity: Severity = "error"
     source: str = ""
 
+    @property
+    def is_error(self) -> bool:
+        return self.severity == "error"
+
     def __str__(self) -> str:
         head = f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.message} [{self.code}]"
         if not self.source:

@@ -28,7 +28,7 @@ class Report:
 
     @property
     def errors(self) -> int:
-        return sum(each.severity == "error" for each in self.problems)
+        return sum(each.is_error for each in self.problems)
 
     @property
     def warnings(self) -> int:

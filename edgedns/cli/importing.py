@@ -60,7 +60,7 @@ def _tell(problems: Sequence[Problem], skipped: Counter[str]) -> None:
     if skipped:
         left = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
         click.echo(f"left out, since they are a signer's and edgedns signs nothing: {left}", err=True)
-    errors = sum(each.severity == "error" for each in problems)
+    errors = sum(each.is_error for each in problems)
     if errors:
         raise ImportProblem(f"{errors} {'error' if errors == 1 else 'errors'}: nothing was imported")
 

@@ -11,7 +11,6 @@ from edgedns.config import Address, Settings
 from edgedns.control.caps import read_demand
 from edgedns.control.cookies import read_secrets
 from edgedns.engine.load import load_rules
-from edgedns.errors import RuleErrors
 from edgedns.serve import admin, worker
 from edgedns.serve.systemd import Passed
 from edgedns.serve.workers import check_free
@@ -25,10 +24,7 @@ def rehearse(settings: Settings, listen: Sequence[Address], passed: Passed) -> N
     os.nice(NICE)
     import_module("edgedns.cli.server")  # and with it whatever it needs
     assert settings.rules is not None
-    loaded = load_rules(settings.rules, time.time())
-    errors = [problem for problem in loaded.problems if problem.severity == "error"]
-    if errors:
-        raise RuleErrors(errors)
+    load_rules(settings.rules, time.time()).refuse_errors()
     if settings.asn:
         asn.load(settings.asn)
     if settings.demand:

@@ -140,4 +140,4 @@ async def _rules_again(control: Control, turns: Turns, found: Reloaded) -> None:
             found.kept.append(f"{what}: can't be used, the log says why")
         elif control.world.base_name != before.base_name or control.world.table.digest != before.table.digest:
             found.changed.append(f"{what}: serial {at} -> {control.serial}")
-    found.kept += [str(problem) for problem in control.problems if problem.severity == "error"]
+    found.kept += [str(problem) for problem in control.problems if problem.is_error]

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from edgedns.cli import plot
 from edgedns.engine.load import load_rules
-from edgedns.errors import EdgednsError, RuleErrors, SourceError
+from edgedns.errors import EdgednsError, SourceError
 from edgedns.model import Record, Rule, Wan
 from edgedns.steer.labelled import Found, found, parse_labelled
 from edgedns.steer.replay import Plan, Played, play
@@ -130,8 +130,7 @@ def _read(file: Path, read: Callable[[Iterable[str]], T], progress: Progress) ->
 def _judging(plan: Plan, directory: Path, name: str | None) -> Plan:
     """The plan under the terms of one wan rule; SourceError when it isn't clear which, RuleErrors for rules with errors."""
     loaded = load_rules(directory)
-    if loaded.failed_zones:
-        raise RuleErrors([problem for problem in loaded.problems if problem.severity == "error"])
+    loaded.refuse_errors()
     found = [
         (record, each, each.action) for zone in loaded.rules.zones.values() for record in zone.records for each in record.rules
         if isinstance(each.action, Wan) and name in (None, each.name)

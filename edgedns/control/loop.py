@@ -225,9 +225,8 @@ class Control:
 
     def _note_problems(self) -> None:
         loaded = self.world.loaded
-        for problem in loaded.problems:
-            if problem.severity == "error":
-                self.log(str(problem))
+        for error in loaded.errors:
+            self.log(str(error))
         for name in sorted(loaded.failed_zones):
             served = "stays as it was" if name in loaded.rules.zones else "is not served"
             self.log(f"zone {name} has errors and {served}")

@@ -20,12 +20,11 @@ from edgedns.engine.demand import U32, counts_by_network
 from edgedns.engine.differences import differences
 from edgedns.engine.explain import Question
 from edgedns.engine.flat import Buffer, Sections, unpack
-from edgedns.engine.load import Loaded, load_rules
+from edgedns.engine.load import load_rules
 from edgedns.engine.overlay import compile_overlay
 from edgedns.engine.plan import Asked, compare
 from edgedns.engine.snapshot import Files, Snapshot
 from edgedns.engine.world import PUBLIC, World, held_to_tests, make_world
-from edgedns.errors import RuleErrors
 from edgedns.model import Prefix, RuleSet
 from edgedns.publish import name_of
 from edgedns.steer.atoms import Atoms
@@ -56,18 +55,12 @@ def draft(control: Control, directory: Path, now: float) -> World:
     """The rules of a directory as they would be served. RuleErrors for errors and failed tests, SourceError for files."""
     world = control.world
     loaded = load_rules(directory, now)
-    _refuse_errors(loaded)
+    loaded.refuse_errors()
     drafts = _Drafts(control.mapped.sections)
     inputs = replace(control.inputs(world.table, loaded.rules), cells=_no_cells, put=drafts.put, opened=drafts.opened)
     rules = held_to_tests(loaded, inputs, world.serials, now, world.ground, None)
-    _refuse_errors(rules.loaded)
+    rules.loaded.refuse_errors()
     return make_world(rules, inputs, world.serials, now, world.ground)
-
-
-def _refuse_errors(loaded: Loaded) -> None:
-    errors = [problem for problem in loaded.problems if problem.severity == "error"]
-    if errors:
-        raise RuleErrors(errors)
 
 
 def _no_cells(kind: str, labels: Iterable[str], size: int) -> int:

@@ -43,6 +43,15 @@ class Loaded:
     failed_zones: frozenset[str]
     failed_files: frozenset[str] = frozenset()
 
+    @property
+    def errors(self) -> list[Problem]:
+        return [each for each in self.problems if each.is_error]
+
+    def refuse_errors(self) -> None:
+        """RuleErrors where anything in it is wrong, though other zones could be used."""
+        if self.errors:
+            raise RuleErrors(self.errors)
+
 
 def load_rules(directory: str | Path, now: float | None = None) -> Loaded:
     """Read every *.yaml and *.yml of `directory`. With `now` (Unix seconds) expired rules are warned of.
@@ -57,7 +66,7 @@ def load_rules(directory: str | Path, now: float | None = None) -> Loaded:
     own = [*unreadable, *reading.problems]
     problems = sorted({with_source(each, texts.lines) for each in (*own, *_all_problems(records))})
     zone_of = {**{each.file: Path(each.file).stem for each in unreadable}, **reading.zone_of}
-    wrong = {each.file for each in own if each.severity == "error"}
+    wrong = {each.file for each in own if each.is_error}
     if any(file not in zone_of or Path(file).stem == SHARED_STEM for file in wrong):
         raise RuleErrors(problems)
     failed = {zone_of[file] for file in wrong} | {name for name, of_zone in records.items() if of_zone.failed}
@@ -117,7 +126,7 @@ class _Records:
 
     @property
     def failed(self) -> bool:
-        return any(each.severity == "error" for each in self.problems)
+        return any(each.is_error for each in self.problems)
 
 
 def _all_problems(records: Mapping[str, _Records]) -> Iterator[Problem]:

@@ -73,7 +73,7 @@ def read(files: Seq[RulesFile], continent: Callable[[str], str], now: float | No
     zones, zone_of = _zones([page for page in pages if not page.file.shared], scope, defaults)
     zone_of.update({file.path: file.stem for file in files if not file.shared and file.path not in zone_of})
     rules = _rule_set(shared.fields if shared else None, providers, networks, zones)
-    complete = not any(each.severity == "error" for each in found)
+    complete = not any(each.is_error for each in found)
     found.extend(rules_review.review(rules, now, continent, complete))
     return Reading(rules, found, zone_of)
 
