@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 
 from edgedns.cli import sending
+from edgedns.plainfile import OTHERS_MAY
 from edgedns.probe.http import HTTP_TIMES, HttpTime
 from edgedns.probe.methods import Voice
 from edgedns.probe.source import Source
 
 PORT = 33053
-OTHERS_MAY = 0o006  # read, or write
 SOURCE = "PROVIDER=ADDRESS[,interface=NAME][,mark=N]"
 _KEY = re.compile(r"(?:[0-9A-Fa-f]{2}){16,64}")
 _INTERFACE = re.compile(r"[!-.0-~]{1,15}")  # as the kernel has it: no slash, no blank

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from edgedns import metrics
-from edgedns.control.plainfile import read_plain
 from edgedns.control.schedule import Force
 from edgedns.engine.demand import (
     Demand,
@@ -32,6 +31,7 @@ from edgedns.engine.snapshot import View, Zone
 from edgedns.engine.tally import TCP, TYPE_PLACE, V6
 from edgedns.errors import EdgednsError, SourceError
 from edgedns.model import Family, Provider, State
+from edgedns.plainfile import read_plain
 from edgedns.steer.capacity import HEAVIEST, Limits, Plan, Prices, Splits
 from edgedns.steer.checks import Failing
 from edgedns.steer.decisions import Column, Decisions
@@ -281,11 +281,11 @@ class Caps:
 
 def read_demand(path: Path) -> Forecast:
     """The demand that a file gives; SourceError."""
+    content = read_plain(path, LARGEST).content
     try:
-        return parse(read_plain(path, LARGEST).content.decode(), str(path))
-    except (OSError, ValueError) as error:  # UnicodeDecodeError is one
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise SourceError(f"{path}: {said}") from error
+        return parse(content.decode(), str(path))
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: {error}") from error
 
 
 class LoadError(EdgednsError):

@@ -10,17 +10,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from edgedns.control.plainfile import read_plain
 from edgedns.dns.cookie import SECRET, parse_secrets
 from edgedns.errors import SourceError
+from edgedns.plainfile import PlainFile, mark, read_plain
 from edgedns.store.local import CookieSecrets, LocalStore
 
 DAY = 86400.0
 MONTH = 30 * DAY
-OTHERS_MAY = 0o006  # read, or write
 LARGEST = 4096
-
-Mark = tuple[int, int, int, int] | None
 
 
 def rolled(kept: CookieSecrets, now: float, fresh: bytes) -> CookieSecrets:
@@ -41,7 +38,7 @@ class Secrets:
         self._store = store
         self._path = path
         self._log = log
-        self._seen = self._last = _mark(path)
+        self._seen = self._last = mark(path)
         self._read = False
 
     def follow(self, now: float) -> None:
@@ -50,12 +47,12 @@ class Secrets:
             self._roll(now)
         elif self._has_changed():
             try:
-                keys, mode = read_secrets(self._path)
+                keys, file = read_secrets(self._path)
             except SourceError as error:
                 self._log(f"{error}; the cookie secrets stay as they were")
                 return
             try:
-                self._take(keys, mode, self._path, now)
+                self._take(keys, file, self._path, now)
             except SourceError:  # the state directory's fault: it is tried again
                 self._read = False
                 raise
@@ -71,35 +68,26 @@ class Secrets:
 
     def _has_changed(self) -> bool:
         """At first, and where two looks in a row see another file than the one that was read: it may be half written."""
-        now, before, self._last = _mark(self._path), self._last, _mark(self._path)
+        now, before = mark(self._path), self._last
+        self._last = now
         if self._read and (now == self._seen or now != before):
             return False
         self._read, self._seen = True, now
         return True
 
-    def _take(self, keys: tuple[bytes, ...], mode: int, path: Path, now: float) -> None:
-        if mode & OTHERS_MAY:
-            self._log(f"{path}: everybody can read or write the cookie secrets (mode {mode & 0o777:o}): chmod o-rwx")
+    def _take(self, keys: tuple[bytes, ...], file: PlainFile, path: Path, now: float) -> None:
+        if file.is_everybodys:
+            self._log(f"{path}: everybody can read or write the cookie secrets (mode {file.mode:o}): chmod o-rwx")
         kept = self._store.cookie_secrets()
         if kept is None or (kept.keys, kept.shared) != (keys, True):
             self._store.keep_cookie_secrets(CookieSecrets(keys, now, shared=True))
             self._log(f"{path}: {len(keys)} cookie secret{'s' * (len(keys) > 1)}, shared; the first makes cookies")
 
 
-def read_secrets(path: Path) -> tuple[tuple[bytes, ...], int]:
-    """The secrets in a file, and its permissions; SourceError."""
+def read_secrets(path: Path) -> tuple[tuple[bytes, ...], PlainFile]:
+    """The secrets in a file, and the file; SourceError."""
+    file = read_plain(path, LARGEST)
     try:
-        file = read_plain(path, LARGEST)
-        return parse_secrets(file.content.decode("ascii", "replace")), file.mode
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise SourceError(f"{path}: {said}") from error
-
-
-def _mark(path: Path | None) -> Mark:
-    """Changes whenever the file is replaced, written to, or given other permissions; None while there is none."""
-    try:
-        status = path.stat() if path else None
-    except OSError:
-        return None
-    return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode) if status else None
+        return parse_secrets(file.content.decode("ascii", "replace")), file
+    except ValueError as error:
+        raise SourceError(f"{path}: {error}") from error

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,23 +16,19 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from edgedns.errors import EdgednsError
+from edgedns.errors import SourceError
 from edgedns.model import NAME
+from edgedns.plainfile import mark, read_plain
 from edgedns.serve.guard import Refused, require_token
 
 SENT = "Edgedns-Sent"
 LARGEST = 1 << 20
 SHORTEST = 16
-OTHERS_MAY = 0o006  # read, or write
 
 _LINE = re.compile(rf"({NAME.pattern})\s*:\s*(\S+)")
 _TIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 Digests = tuple[tuple[bytes, str], ...]  # (SHA-256 of the token, vantage)
-
-
-class TokensError(EdgednsError):
-    """A tokens file that can't be used; the text names file and line, and no token."""
 
 
 class Sender(NamedTuple):
@@ -48,10 +42,10 @@ class VantageTokens:
     """What a tokens file says, as it is now; without a file nobody has a token of their own."""
 
     def __init__(self, path: Path | None = None, log: Callable[[str], None] = lambda line: None) -> None:
-        """TokensError where the file can't be used."""
+        """SourceError where the file can't be used."""
         self._path = path
         self._log = log
-        self._mark = _mark(path)
+        self._mark = mark(path)
         self._digests: Digests = read_tokens(path) if path else ()
 
     def __repr__(self) -> str:
@@ -59,12 +53,12 @@ class VantageTokens:
 
     def follow(self) -> None:
         """To be called every second or so. What is wrong with the file is told once, and the tokens stay as they were."""
-        if self._path is None or (mark := _mark(self._path)) == self._mark:
+        if self._path is None or (now := mark(self._path)) == self._mark:
             return
-        self._mark = mark
+        self._mark = now
         try:
             self._digests = read_tokens(self._path)
-        except TokensError as error:
+        except SourceError as error:
             self._log(f"{error}; the vantages' tokens stay as they were")
         else:
             self._log(f"{self._path}: tokens of {len({name for _, name in self._digests})} vantages")
@@ -107,23 +101,15 @@ def _ahead(sent: str | None) -> float | None:
 
 
 def read_tokens(path: Path) -> Digests:
-    """TokensError names file and line."""
-    try:
-        # A pipe that nobody writes to must not be waited for.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="utf-8", errors="replace") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise TokensError(f"{path}: not a plain file")
-            text = file.read(LARGEST)
-    except OSError as error:
-        raise TokensError(f"{path}: {error.strerror}") from None
-    if mode & OTHERS_MAY:
-        raise TokensError(f"{path}: everybody can read or write the tokens (mode {mode & 0o777:o}): chmod o-rwx")
-    return parse_tokens(text, str(path))
+    """What `parse_tokens` makes of a file that not everybody may read."""
+    file = read_plain(path, LARGEST)
+    if file.is_everybodys:
+        raise SourceError(f"{path}: everybody can read or write the tokens (mode {file.mode:o}): chmod o-rwx")
+    return parse_tokens(file.content.decode("utf-8", "replace"), str(path))
 
 
 def parse_tokens(text: str, name: str) -> Digests:
-    """The lines of a tokens file; TokensError names file and line, and never what a token is."""
+    """The lines of a tokens file; SourceError names file and line, and never what a token is."""
     found: dict[bytes, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
@@ -131,27 +117,18 @@ def parse_tokens(text: str, name: str) -> Digests:
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            raise TokensError(f"{name}:{number}: expected `VANTAGE: TOKEN`")
+            raise SourceError(f"{name}:{number}: expected `VANTAGE: TOKEN`")
         vantage, digest = match[1], _digest(match[2], f"{name}:{number}")
         if found.setdefault(digest, vantage) != vantage:
-            raise TokensError(f"{name}:{number}: {vantage} has the same token as {found[digest]}")
+            raise SourceError(f"{name}:{number}: {vantage} has the same token as {found[digest]}")
     return tuple(found.items())
 
 
 def _digest(token: str, where: str) -> bytes:
     if token.startswith("sha256:"):
         if not re.fullmatch(r"sha256:[0-9a-fA-F]{64}", token):
-            raise TokensError(f"{where}: after sha256: come 64 hexadecimal digits")
+            raise SourceError(f"{where}: after sha256: come 64 hexadecimal digits")
         return bytes.fromhex(token[7:])
     if len(token) < SHORTEST or not all("!" <= char <= "~" for char in token):
-        raise TokensError(f"{where}: a token is at least {SHORTEST} printable ASCII characters")
+        raise SourceError(f"{where}: a token is at least {SHORTEST} printable ASCII characters")
     return hashlib.sha256(token.encode()).digest()
-
-
-def _mark(path: Path | None) -> tuple[int, int, int, int] | None:
-    """Changes whenever the file is replaced, written to, or given other permissions; None while there is none."""
-    try:
-        status = path.stat() if path else None
-    except OSError:
-        return None
-    return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode) if status else None

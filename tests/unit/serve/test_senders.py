@@ -13,13 +13,14 @@ import pytest
 from aiohttp import ClientSession
 
 from edgedns.config import Address
+from edgedns.errors import SourceError
 from edgedns.serve import admin, vantages
 from edgedns.serve.guard import Refused
 from edgedns.serve.inflow import WAITING_MOST, Inflow
 from edgedns.serve.senders import (
+    LARGEST,
     SENT,
     Sender,
-    TokensError,
     VantageTokens,
     parse_tokens,
     read_tokens,
@@ -92,15 +93,25 @@ def test_what_is_wrong_with_a_file_is_said_and_no_token_is(tmp_path: Path) -> No
         ("fra1: sha256:12", "t:1: after sha256: come 64"),
         (f"-x: {FRA}", "t:1: expected"),
     ):
-        with pytest.raises(TokensError) as caught:
+        with pytest.raises(SourceError) as caught:
             parse_tokens(text, "t")
         assert error in str(caught.value)
         assert FRA not in str(caught.value)
-    with pytest.raises(TokensError, match="chmod o-rwx"):
+    with pytest.raises(SourceError, match="chmod o-rwx"):
         read_tokens(tokens_file(tmp_path, mode=0o644))
-    with pytest.raises(TokensError, match="No such file"):
+    with pytest.raises(SourceError, match="No such file"):
         VantageTokens(tmp_path / "none")
     assert FRA not in repr(VantageTokens(tokens_file(tmp_path)))
+
+
+def test_no_part_of_a_file_that_is_too_long_is_taken(tmp_path: Path) -> None:
+    line = f"fra1: {FRA}\n"
+    path = tokens_file(tmp_path, line + "#" * (LARGEST - len(line)))
+    assert VantageTokens(path).vantage_of(FRA.encode()) == "fra1"
+    with path.open("a") as file:
+        file.write("\nams1: " + AMS)
+    with pytest.raises(SourceError, match=f"longer than {LARGEST} octets"):
+        VantageTokens(path)
 
 
 def test_the_file_is_followed_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
