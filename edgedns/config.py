@@ -172,7 +172,7 @@ def _settings(given: Mapping[str, Value], environ: Mapping[str, str]) -> Setting
         targets_method=_one(given, "targets-method") or TARGETS_METHODS[0],
         opt_out=_path(given, "opt-out"),
         vantage_tokens=_path(given, "vantage-tokens"),
-        token=read_token(Path(token_file)) if token_file else _checked_token(environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE),
+        token=read_token(Path(token_file) if token_file else None, environ),
     )
 
 
@@ -206,21 +206,23 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def read_token(path: Path) -> str:
-    """The token that a file holds; SettingsError when there is none."""
-    try:
-        text = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the token file {path} can't be read: {error}") from None
-    if not text:
-        raise SettingsError(f"the token file {path} is empty")
-    return _checked_token(text, f"the token file {path}")
+def read_token(path: Path | None, environ: Mapping[str, str] = os.environ) -> str:
+    """The token that a file holds, else the environment; empty where neither is. SettingsError never shows what is there.
 
-
-def _checked_token(text: str, source: str) -> str:
-    """RFC 6750 section 2.1 lets a bearer token have no spaces and no controls. The text itself is never shown."""
-    if text and not all("!" <= char <= "~" for char in text):
-        raise SettingsError(f"{source} holds something else than one word of printable ASCII")
+    RFC 6750 section 2.1 lets a bearer token have no spaces and no controls.
+    """
+    where, text = TOKEN_VARIABLE, environ.get(TOKEN_VARIABLE, "")
+    if path is not None:
+        where = f"the token file {path}"
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise SettingsError(f"{where} can't be read: {error.strerror}") from None
+        if not text.strip():
+            raise SettingsError(f"{where} is empty")
+    text = text.strip()
+    if not all("!" <= char <= "~" for char in text):
+        raise SettingsError(f"{where} holds something else than one word of printable ASCII")
     return text
 
 

@@ -7,13 +7,13 @@ import contextlib
 import re
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from edgedns.cli import sending
 from edgedns.cli.duration import Duration
+from edgedns.cli.remote import token_option
 from edgedns.config import parse_address
 from edgedns.errors import EdgednsError
 from edgedns.probe.beacon import Beacons, OverRate
@@ -38,10 +38,10 @@ LAST_POST = 1.0
 @click.option("--rate", type=click.FloatRange(0.1, 1e5), default=100.0, show_default=True,
               help="At most so many reports a second.")  # fmt: skip
 @click.option("--proxy", "proxies", multiple=True, metavar="PREFIX", help="Whose X-Forwarded-For is believed.")
-@click.option("--token-file", type=click.Path(path_type=Path), help="Holds the collector's token; else EDGEDNS_TOKEN.")
+@token_option
 @click.option("--for", "duration", type=Duration(), help="Stop after so long.")
 def beacon(
-    listen: str, vantage: str, collector: str, objects: tuple[str, ...], token_file: Path | None, **rest: Any
+    listen: str, vantage: str, collector: str, objects: tuple[str, ...], token: str, **rest: Any
 ) -> None:
     """Face web pages: serve the script that times each provider from a browser, and take its reports."""
     try:
@@ -52,7 +52,7 @@ def beacon(
         if len(terms.objects) != len(objects):
             raise click.BadParameter("the same provider is given twice", param_hint="--object")
         judge = Beacons(sending.name(vantage, "--vantage"), list(terms.objects), rest["rate"])
-        facing = _Facing(terms, judge, collector, sending.token(token_file))
+        facing = _Facing(terms, judge, collector, token)
         asyncio.run(facing.run(listen, rest["duration"]))
     except EdgednsError as error:
         raise click.ClickException(str(error)) from None

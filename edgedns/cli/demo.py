@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.live import Live
 
 from edgedns.cli.duration import Duration
-from edgedns.config import DEFAULT_ADMIN, DEFAULT_LISTEN, TOKEN_VARIABLE, Address, SettingsError, parse_address
+from edgedns.config import DEFAULT_ADMIN, DEFAULT_LISTEN, Address, SettingsError, parse_address, read_token
 from edgedns.demo import console, scenes
 from edgedns.demo.asker import Asker
 from edgedns.demo.board import Board
@@ -201,7 +201,7 @@ class Demo:
 
 
 def _session() -> aiohttp.ClientSession:
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    token = read_token(None)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=5))
 

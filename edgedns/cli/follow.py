@@ -12,6 +12,7 @@ import click
 
 from edgedns.cli import sending
 from edgedns.cli.duration import Duration
+from edgedns.cli.remote import token_option
 from edgedns.errors import EdgednsError, SourceError
 from edgedns.probe.nginx import AccessLog
 from edgedns.probe.tail import Tail
@@ -30,17 +31,16 @@ LAST_POST = 1.0
               help="The address of ours that a provider announces; once for each family.")  # fmt: skip
 @click.option("--ceiling", type=click.FloatRange(1, 1e6), default=1000.0, show_default=True,
               help="At most so many samples a second.")  # fmt: skip
-@click.option("--token-file", type=click.Path(path_type=Path), help="Holds the collector's token; else EDGEDNS_TOKEN.")
+@token_option
 @click.option("--for", "duration", type=Duration(), help="Stop after so long.")
 def follow(
-    file: Path, vantage: str, collector: str, sources: tuple[str, ...], ceiling: float, token_file: Path | None,
-    duration: float | None,
+    file: Path, vantage: str, collector: str, sources: tuple[str, ...], ceiling: float, token: str, duration: float | None,
 ) -> None:  # fmt: skip
     """Follow nginx's access log FILE and hand the round trips of users' connections to a collector."""
     try:
         providers = {one.address: one.provider for one in map(sending.source, sources)}
         judge = AccessLog(sending.name(vantage, "--vantage"), providers, ceiling)
-        following = _Following(Tail(file), judge, vantage, collector, sending.token(token_file))
+        following = _Following(Tail(file), judge, vantage, collector, token)
         asyncio.run(following.run(duration))
     except EdgednsError as error:
         raise click.ClickException(str(error)) from None

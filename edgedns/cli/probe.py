@@ -18,6 +18,7 @@ import click
 from edgedns.cli import sending, targeting, voice
 from edgedns.cli.asking import Either
 from edgedns.cli.duration import Duration
+from edgedns.cli.remote import token_option
 from edgedns.config import Address
 from edgedns.errors import EdgednsError
 from edgedns.probe.about import page
@@ -50,7 +51,7 @@ LAST_POST = 1.0
               help="At most so many packets a second in all.")  # fmt: skip
 @click.option("--asn", type=click.Path(path_type=Path), metavar="FILE",
               help="A table as for serve: which targets share a network.  [embedded]")  # fmt: skip
-@click.option("--token-file", type=click.Path(path_type=Path), help="Holds the collector's token; else EDGEDNS_TOKEN.")
+@token_option
 @click.option("--spool", type=click.Path(path_type=Path), metavar="DIR",
               help="Keeps samples on disk while the collector is away.  [in memory]")  # fmt: skip
 @click.option("--spool-size", type=click.IntRange(1, 1 << 20), default=64, show_default=True, metavar="MB",
@@ -66,7 +67,7 @@ def probe(
     targets: str,
     sources: tuple[str, ...],
     asn: Path | None,
-    token_file: Path | None,
+    token: str,
     **rest: Any,
 ) -> None:
     """Time this vantage's paths through each provider and hand the samples to a collector.
@@ -78,7 +79,7 @@ def probe(
                     per_address=rest["per_address"], ceiling=rest["ceiling"], per_network=rest["per_network"])  # fmt: skip
         if targets == targeting.COLLECTOR and (collector == "-" or rest["once"]):
             raise click.BadParameter("a collector has to be there, and --once is over too soon", param_hint="--targets")
-        token, told = sending.token(token_file), targeting.about(rest["about"])
+        told = targeting.about(rest["about"])
         speech = voice.voice(rest["key_file"], rest["port"], rest["http_time"], told)
         origins = [voice.source(text) for text in sources]
         table = embedded() if asn is None else load_table(asn)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import urllib.error
 import urllib.request
@@ -81,12 +80,10 @@ def server_option(command: Command) -> Command:
 def token_option(command: Command) -> Command:
     """Adds `--token-file`, told as `token`."""
     return click.option("--token-file", "token", type=click.Path(path_type=Path), metavar="FILE", callback=_token,
-                        help=f"Has the admin token; else {TOKEN_VARIABLE}.")(command)  # fmt: skip
+                        help=f"Has the server's token; else {TOKEN_VARIABLE}.")(command)  # fmt: skip
 
 
 def _token(context: click.Context, parameter: click.Parameter, value: Path | None) -> str:
-    if value is None:
-        return os.environ.get(TOKEN_VARIABLE, "").strip()
     try:
         return read_token(value)
     except SettingsError as error:

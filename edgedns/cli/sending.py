@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import re
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 
@@ -67,18 +65,3 @@ def url(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#]+/?", text):
         raise click.BadParameter(f"{text!r} is not http://HOST:PORT", param_hint="--collector")
     return text
-
-
-def token(file: Path | None) -> str:
-    """The collector's, from a file or else the environment; empty for none."""
-    if file is None:
-        found = os.environ.get("EDGEDNS_TOKEN", "")
-    else:
-        try:
-            found = file.read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.BadParameter(f"can't read {file}: {error}", param_hint="--token-file") from None
-    found = found.strip()
-    if found and not re.fullmatch(r"[!-~]{1,512}", found):
-        raise click.BadParameter("the token is not one word of printable ASCII", param_hint="--token-file")
-    return found

@@ -238,7 +238,7 @@ def test_the_simulator_says_what_is_wrong(options: list[str], error: str) -> Non
         ({"--source": "alder=::1"}, "Error: no target can be probed: no source has the address family"),
         ({"--collector": "ftp://x"}, "'ftp://x' is not http://HOST:PORT"),
         ({"--targets": "/nowhere"}, "Error: /nowhere: No such file or directory"),
-        ({"--token-file": "/nowhere"}, "can't read /nowhere"),
+        ({"--token-file": "/nowhere"}, "the token file /nowhere can't be read: No such file"),
         ({"--vantage": "a b"}, "'a b' is not a name"),
         ({"--key-file": "/nowhere"}, "can't read /nowhere: [Errno 2]"),
         ({"--key-file": __file__}, "does not hold 32 to 128 hexadecimal digits"),

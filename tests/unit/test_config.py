@@ -167,6 +167,12 @@ def test_token_comes_from_a_file_or_the_environment_and_is_never_shown(tmp_path:
     assert "secret-" not in repr(settings)
 
 
+def test_a_token_of_the_environment_is_held_to_the_same() -> None:
+    assert load({}, {"EDGEDNS_TOKEN": "secret-2\n", **HOME}).token == "secret-2"
+    with pytest.raises(SettingsError, match=r"^EDGEDNS_TOKEN holds something else than one word"):
+        load({}, {"EDGEDNS_TOKEN": "two words", **HOME})
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"caf\xc3\xa9", b"a\x00b"])
 def test_tokens_that_cannot_be_sent_are_refused_without_showing_them(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "token"
