@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import sys
 import time
 from typing import Any
 
@@ -17,13 +15,9 @@ from edgedns.cli.remote import token_option
 from edgedns.config import parse_address
 from edgedns.errors import EdgednsError
 from edgedns.probe.beacon import Beacons, OverRate
-from edgedns.probe.uplink import Uplink
 from edgedns.serve import beacon as pages
 from edgedns.serve.admin import start
 from edgedns.serve.guard import Refused
-
-TELL_EVERY = 60.0
-LAST_POST = 1.0
 
 
 @click.command()
@@ -40,9 +34,7 @@ LAST_POST = 1.0
 @click.option("--proxy", "proxies", multiple=True, metavar="PREFIX", help="Whose X-Forwarded-For is believed.")
 @token_option
 @click.option("--for", "duration", type=Duration(), help="Stop after so long.")
-def beacon(
-    listen: str, vantage: str, collector: str, objects: tuple[str, ...], token: str, **rest: Any
-) -> None:
+def beacon(listen: str, vantage: str, collector: str, objects: tuple[str, ...], token: str, **rest: Any) -> None:
     """Face web pages: serve the script that times each provider from a browser, and take its reports."""
     try:
         terms = pages.Terms(
@@ -52,8 +44,9 @@ def beacon(
         if len(terms.objects) != len(objects):
             raise click.BadParameter("the same provider is given twice", param_hint="--object")
         judge = Beacons(sending.name(vantage, "--vantage"), list(terms.objects), rest["rate"])
-        facing = _Facing(terms, judge, collector, token)
-        asyncio.run(facing.run(listen, rest["duration"]))
+        say = sending.teller(vantage)
+        outlet = sending.Outlet(collector, token, sending.sparingly(say))
+        asyncio.run(_Facing(terms, judge, outlet, say).run(listen, rest["duration"]))
     except EdgednsError as error:
         raise click.ClickException(str(error)) from None
 
@@ -61,14 +54,11 @@ def beacon(
 class _Facing:
     """One run: pages on one side, the collector on the other."""
 
-    def __init__(self, terms: pages.Terms, judge: Beacons, collector: str, token: str) -> None:
+    def __init__(self, terms: pages.Terms, judge: Beacons, outlet: sending.Outlet, say: sending.Say) -> None:
         self.terms = terms
         self.judge = judge
-        self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, sending.sparingly(self.say))
-
-    def say(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        self.outlet = outlet
+        self.say = say
 
     async def run(self, listen: str, duration: float | None) -> None:
         """Until a signal, or as long as was asked for."""
@@ -76,19 +66,12 @@ class _Facing:
         app = pages.make_app(self.terms, self._take)
         runner, address = await start(app, pages.listen(parse_address(listen)))
         self.say(f"script: http://{address}/beacon.js")
-        tasks = [asyncio.create_task(self._tell())]
-        if self.uplink is not None:
-            tasks.append(asyncio.create_task(self.uplink.run()))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(duration):
-                await stopped.wait()
-        await runner.cleanup()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self.uplink is not None and self.uplink.backlog:
-            await self.uplink.finish(LAST_POST)
-        self.say(self._sum())
+        try:
+            await sending.run_until(stopped, duration, sending.tell(self.say, self._sum), self.outlet.run())
+        finally:
+            await runner.cleanup()
+            await self.outlet.finish()
+            self.say(self._sum())
 
     def _take(self, body: bytes, client: bytes) -> None:
         """One report; a Refused is what its sender is told."""
@@ -97,24 +80,12 @@ class _Facing:
         except OverRate as error:
             raise Refused(429, str(error), {"Retry-After": str(error.wait)}) from None
         for line in lines:
-            if self.uplink is None:
-                print(line.decode(), flush=True)
-            else:
-                self.uplink.add(line)
-
-    async def _tell(self) -> None:
-        while True:
-            await asyncio.sleep(TELL_EVERY)
-            self.say(self._sum())
+            self.outlet.add(line)
 
     def _sum(self) -> str:
         """What became of the reports since the start."""
         counts = self.judge.counts
-        parts = [f"in all: {sum(counts.values())} reports"]
-        parts += [f"{count} {verdict.replace('_', ' ')}" for verdict, count in counts.items() if count]
-        if self.uplink is not None:
-            parts.append(f"{self.uplink.accepted} samples accepted, {self.uplink.backlog} waiting")
-        return ", ".join(parts)
+        return ", ".join([f"in all: {sum(counts.values())} reports", *sending.counted(counts), *self.outlet.told()])
 
 
 def _object(text: str) -> tuple[str, str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,11 +27,8 @@ from edgedns.probe.measure import METHODS
 from edgedns.probe.methods import Voice
 from edgedns.probe.source import Source
 from edgedns.probe.spool import Spool
-from edgedns.probe.uplink import Uplink
 from edgedns.steer.asn import embedded
 from edgedns.steer.asn import load as load_table
-
-LAST_POST = 1.0
 
 
 @click.command(cls=Either)
@@ -79,13 +74,15 @@ def probe(
                     per_address=rest["per_address"], ceiling=rest["ceiling"], per_network=rest["per_network"])  # fmt: skip
         if targets == targeting.COLLECTOR and (collector == "-" or rest["once"]):
             raise click.BadParameter("a collector has to be there, and --once is over too soon", param_hint="--targets")
-        told = targeting.about(rest["about"])
+        told, say = targeting.about(rest["about"]), sending.teller(vantage)
         speech = voice.voice(rest["key_file"], rest["port"], rest["http_time"], told)
         origins = [voice.source(text) for text in sources]
         table = embedded() if asn is None else load_table(asn)
         whom = targeting.Whom(targets, rest["opt_out"], rest["method"], table, (collector, token, rest["networks"]))
         kept = None if rest["spool"] is None else Spool(rest["spool"], rest["spool_size"] << 20)
-        session = _Session(plan, origins, whom, speech, collector, token, kept)
+        outlet = sending.Outlet(collector, token, say, kept)
+        wishes = None if collector == "-" or rest["once"] else (collector, token)
+        session = _Session(plan, origins, whom, speech, outlet, wishes, say)
         pages = targeting.pages(rest["about_listen"], told)
         text = partial(page, plan, origins, told)
         asyncio.run(session.run(rest["duration"], rest["once"], pages, lambda: text(time.time())))
@@ -97,21 +94,19 @@ class _Session:
     """One run: the agent, its way to the collector, and a line on the console each period."""
 
     def __init__(
-        self, plan: Plan, sources: list[Source], whom: targeting.Whom, speech: Voice, collector: str, token: str,
-        spool: Spool | None,
+        self, plan: Plan, sources: list[Source], whom: targeting.Whom, speech: Voice, outlet: sending.Outlet,
+        wishes: tuple[str, str] | None, say: sending.Say,
     ) -> None:  # fmt: skip
+        """`wishes`: the collector whose errands are run, as (URL, token)."""
         self.plan = plan
         self.sources = sources
         self.whom = whom
         self.speech = speech
-        self.uplink = None if collector == "-" else Uplink(sending.url(collector), token, self.say, spool=spool)
-        self.collector, self.token = collector, token
+        self.outlet = outlet
+        self.wishes = wishes
+        self.say = say
         self.errands: Errands | None = None
         self.rtts: list[float] = []
-
-    def say(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            print(f"{time.strftime('%H:%M:%S')} {self.plan.vantage}: {text}", file=sys.stderr, flush=True)
 
     async def run(self, duration: float | None, once: bool, pages: list[Address], text: Callable[[], str]) -> None:
         """Until a signal, with the text served at these places."""
@@ -126,37 +121,24 @@ class _Session:
         )  # fmt: skip
         self._greet(agent)
         agent.start(rounds=1 if once else None)
-        beside = [self._tell(agent), *self.whom.followers(agent, self.say)]
-        running = [asyncio.create_task(one) for one in beside]
-        if self.uplink is not None:
-            running.append(asyncio.create_task(self.uplink.run()))
-        if self.uplink is not None and not once:
-            self.errands = Errands(agent, self.collector, self.token, self.say)
-            running.append(asyncio.create_task(self.errands.run()))
+        jobs = [agent.idle.wait(), self._tell(agent), self.outlet.run(), *self.whom.followers(agent, self.say)]
+        if self.wishes is not None:
+            self.errands = Errands(agent, *self.wishes, self.say)
+            jobs.append(self.errands.run())
         try:
-            await _first(stopped, agent.idle, duration)
+            await sending.run_until(stopped, duration, *jobs)
         finally:
             agent.stop()
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-        if self.uplink is not None and self.uplink.backlog:
-            await self.uplink.finish(LAST_POST)
-        self._sum_up(agent.counts, agent, "in all: ")
+            await self.outlet.finish()
+            self._sum_up(agent.counts, agent, "in all: ")
 
     def _take(self, sample: Sample) -> None:
         if sample.rtt_ms is not None and len(self.rtts) < 100_000:
             self.rtts.append(sample.rtt_ms)
-        self._hand_on(sample.line())
+        self.outlet.add(sample.line())
 
     def _take_landing(self, landing: Landing) -> None:
-        self._hand_on(landing.line())
-
-    def _hand_on(self, line: bytes) -> None:
-        if self.uplink is None:
-            print(line.decode(), flush=True)
-        else:
-            self.uplink.add(line)
+        self.outlet.add(landing.line())
 
     def _greet(self, agent: Agent) -> None:
         self.say(f"{len(agent.paths)} paths to {agent.reached} targets, each every {agent.period:g} s")
@@ -172,8 +154,8 @@ class _Session:
         if agent.deaf:
             more = f" (and {len(agent.deaf) - 1} more like that)" if len(agent.deaf) > 1 else ""
             self.say(f"not everything that lands here will be heard: {agent.deaf[0]}{more}")
-        if self.uplink is not None and self.uplink.backlog:
-            self.say(f"{self.uplink.backlog} samples are kept from before")
+        if self.outlet.waiting:
+            self.say(f"{self.outlet.waiting} samples are kept from before")
         if agent.unreachable:
             self.say(f"{agent.unreachable} targets are left out: no --source has their endpoint's address family")
 
@@ -190,29 +172,13 @@ class _Session:
         if self.rtts:
             parts.append(f"median {statistics.median(self.rtts):.2f} ms")
         self.rtts.clear()
-        for count, word in ((counts.unsent, "unsent"), (counts.packets_held, "packets held back"),
-                            (counts.packets_failed, "packets failed"), (agent.strays, "stray packets"),
-                            (agent.landings.seen, "replies to other agents")):  # fmt: skip
-            if count:
-                parts.append(f"{count} {word}")
-        if self.uplink is not None:
-            parts.append(f"{self.uplink.accepted} accepted, {self.uplink.backlog} waiting")
-            if self.uplink.dropped:
-                parts.append(f"{self.uplink.dropped} dropped")
-            if self.uplink.expired:
-                parts.append(f"{self.uplink.expired} too old to send")
+        parts += sending.counted({
+            "unsent": counts.unsent, "packets held back": counts.packets_held, "packets failed": counts.packets_failed,
+            "stray packets": agent.strays, "replies to other agents": agent.landings.seen,
+        })  # fmt: skip
+        parts += self.outlet.told()
         if self.errands is not None and self.errands.done.asked:
             done = self.errands.done
             parts.append(f"{done.asked} asked for since the start: {done.begun} begun, {done.known} under way already, "
                          f"{done.unknown + done.refused} not possible")  # fmt: skip
         self.say(", ".join(parts))
-
-
-async def _first(stopped: asyncio.Event, idle: asyncio.Event, duration: float | None) -> None:
-    """Until a signal, the end of the last period, or the time asked for."""
-    waits = [asyncio.create_task(event.wait()) for event in (stopped, idle)]
-    try:
-        await asyncio.wait(waits, timeout=duration, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waits:
-            task.cancel()

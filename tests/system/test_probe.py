@@ -164,7 +164,7 @@ def test_a_collector_that_is_away_is_said_once_and_samples_are_kept(tmp_path: Pa
     ended = ran([*command, "--every", "500ms", "--per-address", "50", "--for", "2s"])
     assert ended.returncode == 0
     assert ended.stderr.count("collector at http://127.0.0.1:9/v1/samples takes no samples, keeping them: ") == 1
-    total = re.search(r"in all: (\d+) probes, (\d+) replied, .* 0 accepted, (\d+) waiting", ended.stderr)
+    total = re.search(r"in all: (\d+) probes, (\d+) replied, .* 0 samples accepted, (\d+) waiting", ended.stderr)
     assert total is not None, ended.stderr
     probes, replied, waiting = map(int, total.groups())
     assert 8 <= replied == waiting <= probes <= 20, "four paths, each every 0.5 s for two seconds"

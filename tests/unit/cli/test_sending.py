@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import click
 import pytest
 
 from edgedns.cli import sending
@@ -9,10 +15,55 @@ from edgedns.cli import sending
 
 def test_what_is_said_again_and_again_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now, said = [1000.0], list[str]()
-    monkeypatch.setattr(sending.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     say = sending.sparingly(said.append)
     for number in range(300):
         say(f"collector rejected {number} of 300 samples")
         now[0] += 0.5
     say("collector is back")
     assert said == [f"collector rejected {number} of 300 samples" for number in (0, 120, 240)] + ["collector is back"]
+
+
+def run(duration: float | None, *jobs: Coroutine[Any, Any, object], stop: bool = False) -> None:
+    async def main() -> None:
+        stopped = asyncio.Event()
+        if stop:
+            stopped.set()
+        await sending.run_until(stopped, duration, *jobs)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def fail() -> None:
+    raise ZeroDivisionError
+
+
+def test_a_run_ends_with_a_signal_its_time_or_its_first_job() -> None:
+    run(None, forever(), stop=True)
+    run(0.01, forever())
+    run(None, forever(), asyncio.sleep(0))
+
+
+def test_a_job_that_fails_is_not_silent() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(None, forever(), fail())
+
+
+def test_where_there_is_no_collector_lines_are_printed_and_nothing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    outlet = sending.Outlet("-", "", lambda text: None)
+    outlet.add(b'{"rtt_ms":1}')
+    assert capsys.readouterr().out == '{"rtt_ms":1}\n'
+    assert (outlet.waiting, outlet.told()) == (0, [])
+
+
+def test_what_waits_for_a_collector_is_told() -> None:
+    outlet = sending.Outlet("http://127.0.0.1:9", "", lambda text: None)
+    outlet.add(b'{"rtt_ms":1}')
+    assert outlet.waiting == 1
+    assert outlet.told() == ["0 samples accepted, 1 waiting"]
+    with pytest.raises(click.BadParameter, match="is not http://HOST:PORT"):
+        sending.Outlet("127.0.0.1:9", "", lambda text: None)
