@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 NETWORKS = 60
 PROVIDERS = ("alder", "birch", "cedar")
@@ -59,6 +60,15 @@ def write_table(path: Path, networks: Iterable[int] = range(NETWORKS)) -> Path:
     return path
 
 
+class Zone(TypedDict, total=False):
+    """What a zone may have otherwise: see `write_zone`."""
+
+    name: str
+    nominal: Sequence[str]
+    plain: str
+    all_down: str
+
+
 def write_zone(
     directory: Path, name: str = "example.net", nominal: Sequence[str] = PROVIDERS, plain: str = "192.0.2.80",
     all_down: str = "fail-open", more: str = "",
@@ -68,7 +78,7 @@ def write_zone(
 
 
 def write_rules(
-    directory: Path, period: str = "10s", fresh_for: str = "10m", limit: float = 0.5, more: str = "", **zone: str
+    directory: Path, period: str = "10s", fresh_for: str = "10m", limit: float = 0.5, more: str = "", **zone: Unpack[Zone]
 ) -> Path:
     """A rules directory of one zone."""
     directory.mkdir(exist_ok=True)
@@ -87,7 +97,7 @@ def replace(path: Path, text: str) -> Path:
 
 
 def samples(
-    at: float, rtts: dict[str, float | None], networks: Iterable[int] = range(NETWORKS), vantage: str = "fra1"
+    at: float, rtts: Mapping[str, float | None], networks: Iterable[int] = range(NETWORKS), vantage: str = "fra1"
 ) -> bytes:
     """NDJSON lines: for each network and provider an RTT in ms, None for a loss."""
     lines = []

@@ -77,6 +77,10 @@ def label(number: int) -> bytes:
     return bytes((len(text),)) + text
 
 
+def one_of(names: int) -> Callable[[Random], bytes]:
+    return lambda dice: label(dice.randrange(names))
+
+
 def write_world(directory: Path, names: int, prefixes: int) -> Path:
     directory.mkdir()
     (directory / "providers.yaml").write_text(PROVIDERS.replace("networks:", CEDAR), encoding="utf-8")
@@ -151,7 +155,7 @@ def measure(timed: bool = True) -> dict[str, dict[int, Cost]]:
         steered = write_queries(directory / "steered", lambda dice: b"\3www")
         for size in NAMES:
             world = write_world(directory / f"names-{size}", size, 1000)
-            known = write_queries(directory / f"known-{size}", lambda dice, size=size: label(dice.randrange(size)))
+            known = write_queries(directory / f"known-{size}", one_of(size))
             found["names"][size] = cost(program, world, known, timed)
             found["NXDOMAIN, names"][size] = cost(program, world, missing, timed)
         for size in PREFIXES:

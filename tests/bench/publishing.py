@@ -91,8 +91,13 @@ def moved(decisions: Decisions) -> Decisions:
 
 def ask(port: int, packet: bytes) -> list[tuple[float, float, str]]:
     """Ask one worker every few milliseconds, in a process of its own, until stdin ends: when, for how long, the answer."""
-    ended, seen = threading.Event(), []
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    ended, seen = threading.Event(), list[tuple[float, float, str]]()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(0.5)
         sock.connect(("127.0.0.1", port))

@@ -10,6 +10,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from edgedns.steer.batch import Batch
 from edgedns.steer.decisions import Column
 from edgedns.steer.health import Health
 from edgedns.steer.policy import decide
-from edgedns.steer.rows import ROW
+from edgedns.steer.rows import ROW, Floats
 from edgedns.steer.rtt import RttStore
 from edgedns.steer.wan import estimate
 
@@ -36,7 +37,7 @@ def rows() -> np.ndarray:
     return made
 
 
-def bodies(number: int, base: np.ndarray, rng: np.random.Generator):
+def bodies(number: int, base: Floats, rng: np.random.Generator) -> Iterator[Batch]:
     """One sample of every arm, in pieces; `base[network, provider, family]` in ms, 4 % of noise."""
     known = rows()
     shape = (BODY, len(NAMES), 2)

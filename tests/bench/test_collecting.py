@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.bench.figures import figures, within
+
 
 def told(*words: str) -> dict[str, float]:
-    script = Path(__file__).with_name("collecting.py")
-    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    found: dict[str, float] = figures("collecting.py", *words)
     return found
-
-
-def within(most: float) -> float:
-    """CPU time a sample is half as long again and more where caches and cores are shared."""
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
-    return 2 * most if busy else most
 
 
 def test_what_is_measured_is_taken() -> None:

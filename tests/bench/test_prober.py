@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.bench.figures import figures, within
+
 
 def told(*words: str) -> dict[str, float]:
-    script = Path(__file__).with_name("prober.py")
-    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    found: dict[str, float] = figures("prober.py", *words)
     return found
-
-
-def within(most: float) -> float:
-    """CPU time a probe is half as long again and more where caches and cores are shared."""
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
-    return 2 * most if busy else most
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc for the path that knows its length")

@@ -30,7 +30,7 @@ def within(seconds: float) -> float:
 class TestRoundOfMany:
     """Every arm measured in every round, 1.6 million samples in each: the best of the rounds after the first."""
 
-    def test_counted_estimated_and_decided_in_time_and_memory(self, capsys):
+    def test_counted_estimated_and_decided_in_time_and_memory(self, capsys: pytest.CaptureFixture[str]) -> None:
         rounds = measured("6")
         best = min(rounds[1:], key=lambda took: took["round"])
         with capsys.disabled():
@@ -38,7 +38,7 @@ class TestRoundOfMany:
         assert best["round"] <= within(2.0)
         assert max(took["rss_mb"] for took in rounds) <= 1000
 
-    def test_the_detector_keeps_up_beside_it(self, capsys):
+    def test_the_detector_keeps_up_beside_it(self, capsys: pytest.CaptureFixture[str]) -> None:
         rounds = measured("3", "detect")
         with capsys.disabled():
             print("\nCPU seconds that the detector took:", [round(took["observe"], 2) for took in rounds])

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from edgedns.web.pages import Pages
+from edgedns.web.pages import Pages, Sources
 from tests.conformance.peers import free_port
-from tests.unit.web.test_pages import MOVE, Behind, Sources
+from tests.unit.web.test_pages import MOVE, Behind
 
 DRIVER = shutil.which("chromedriver")
 FLAGS = [

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import dns.edns
 import dns.flags
@@ -33,6 +34,18 @@ class Server:
     state: Path | None = None
 
 
+class How(TypedDict, total=False):
+    """What a question has beside name and type: see `question`."""
+
+    edns: int
+    payload: int
+    options: Sequence[dns.edns.Option]
+    subnet: str
+    do: bool
+    rd: bool
+    rclass: str
+
+
 @dataclass(frozen=True)
 class Client:
     """One way of asking one address."""
@@ -47,9 +60,9 @@ class Client:
     def at(self, host: str, port: int | None = None) -> Client:
         return replace(self, host=host, port=port or self.port)
 
-    def __call__(self, name: str, rtype: str = "A", **how: object) -> dns.message.Message:
+    def __call__(self, name: str, rtype: str = "A", **how: Unpack[How]) -> dns.message.Message:
         """Ask for a name of the zone (or, with a final dot, any); `how` is as for `question`."""
-        return self.send(question(name, rtype, **how))  # type: ignore[arg-type]
+        return self.send(question(name, rtype, **how))
 
     def send(self, query: dns.message.Message | bytes) -> dns.message.Message:
         """The reply to a message, checked to be a reply to it."""
@@ -65,11 +78,11 @@ class Client:
             with self.stream() as sock:
                 sock.sendall(struct.pack("!H", len(wire)) + wire)
                 return receive(sock)
-        with self.socket() as sock:
+        with self.datagrams() as sock:
             sock.send(wire)
             return sock.recv(65535)
 
-    def socket(self) -> socket.socket:
+    def datagrams(self) -> socket.socket:
         """A UDP socket connected to the server: the kernel takes replies from that address and port alone."""
         sock = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET, socket.SOCK_DGRAM)
         sock.settimeout(TIMEOUT)
@@ -81,7 +94,7 @@ class Client:
 
     def is_silent(self, wire: bytes) -> bool:
         """Whether nothing answers these octets, while a question sent after them is answered."""
-        with self.socket() as sock:
+        with self.datagrams() as sock:
             sock.send(wire)
             canary = question("zero").to_wire()
             sock.send(canary)
@@ -137,6 +150,11 @@ def question(
     if edns != NO_EDNS:
         made.use_edns(edns, dns.flags.DO if do else 0, payload, options=wanted)
     return made
+
+
+def coded(code: int, content: bytes = b"") -> dns.edns.GenericOption:
+    """An option of any code."""
+    return dns.edns.GenericOption(dns.edns.OptionType.make(code), content)
 
 
 def texts(section: Sequence[dns.rrset.RRset]) -> list[str]:

@@ -48,8 +48,9 @@ def steered(rules: RuleSet, record: Record) -> Iterator[str]:
 
 def line(owner: bytes, ttl: int, rtype: int, rdata: bytes) -> str:
     name, _ = dns.name.from_wire(owner, 0)
-    given = dns.rdata.from_wire(dns.rdataclass.IN, rtype, rdata, 0, len(rdata))
-    return f"{name} {ttl} IN {dns.rdatatype.to_text(dns.rdatatype.RdataType.make(rtype))} {given.to_text()}"
+    kind = dns.rdatatype.RdataType.make(rtype)
+    given = dns.rdata.from_wire(dns.rdataclass.IN, kind, rdata, 0, len(rdata))
+    return f"{name} {ttl} IN {dns.rdatatype.to_text(kind)} {given.to_text()}"
 
 
 if __name__ == "__main__":

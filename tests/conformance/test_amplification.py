@@ -5,7 +5,7 @@ from __future__ import annotations
 import dns.edns
 import pytest
 
-from tests.conformance.client import Client, option, question, rcode
+from tests.conformance.client import Client, coded, option, question, rcode
 
 PAYLOAD = 1232
 QUESTIONS = [
@@ -16,7 +16,7 @@ QUESTIONS = [
     ("_sip._udp", "SRV"),
 ]
 REFUSED = [("www.example.com.", "A"), (".", "NS"), ("com.", "ANY"), ("isc.org.", "ANY"), ("cdn.example.net.", "MAILB")]
-NSID, COOKIE = dns.edns.GenericOption(3, b""), dns.edns.GenericOption(10, b"12345678")
+NSID, COOKIE = coded(3), coded(10, b"12345678")
 SPOKEN = [
     [],
     [NSID],
@@ -24,7 +24,7 @@ SPOKEN = [
     [NSID, COOKIE, dns.edns.ECSOption("198.51.100.0", 24)],
     [COOKIE],
     [dns.edns.ECSOption("198.51.100.0", 24), COOKIE],
-    [dns.edns.GenericOption(65001, bytes(100))],
+    [coded(65001, bytes(100))],
 ]
 
 
@@ -85,9 +85,10 @@ def test_who_asks_over_tcp_or_for_what_there_is_is_told_the_node(ask: Client, op
 def test_a_short_name_fits_into_an_error(ask: Client) -> None:
     """NSID before the extended error, which tells no more than the rcode; a padded query has room for both."""
     bare = ask("www.example.com.", options=[NSID])
-    padded = ask("www.example.com.", options=[NSID, dns.edns.GenericOption(12, bytes(64))])
-    assert option(padded, 3) is not None
+    padded = ask("www.example.com.", options=[NSID, coded(12, bytes(64))])
+    nsid = option(padded, 3)
+    assert nsid is not None
     assert option(padded, 15) is not None
-    size = len(option(padded, 3).to_wire() or b"")
+    size = len(nsid.to_wire() or b"")
     assert (option(bare, 3) is not None) == (size <= 32)
     assert (option(bare, 15) is not None) == (size + 6 <= 32 or size > 32)

@@ -40,7 +40,7 @@ def test_one_address_is_not_another(server: Server) -> None:
 
 def test_4_2_replies_go_to_the_port_that_asked(ask: Client) -> None:
     """Section 4.2: "Replies to all queries must be directed to the port from which they were sent."."""
-    with ask.socket() as one, ask.socket() as other:
+    with ask.datagrams() as one, ask.datagrams() as other:
         first, second = question("zero").to_wire(), question("pool").to_wire()
         one.send(first)
         other.send(second)

@@ -7,7 +7,7 @@ import dns.message
 import dns.opcode
 import pytest
 
-from tests.conformance.client import Client, flags, option, question, rcode, texts
+from tests.conformance.client import Client, coded, flags, option, question, rcode, texts
 
 OPCODES = [1, 2, 3, *range(6, 16)]
 
@@ -61,14 +61,14 @@ def test_8_1_1_every_type_is_answered(ask: Client, number: int) -> None:
 def test_8_2_edns_of_every_kind(either: Client) -> None:
     """Sections 8.2.1 to 8.2.8: plain, unknown version, unknown option, unknown flags, both with each, DO, truncated, all known
     options."""
-    unknown = dns.edns.GenericOption(100, b"")
+    unknown = coded(100)
     flagged = question("zero", edns=0)
     flagged.ednsflags |= 0x0040
     assert (rcode(either.send(flagged)), either.send(flagged).ednsflags & 0x7FFF) == ("NOERROR", 0)
     assert rcode(either("zero", edns=1, options=[unknown])) == "BADVERS"
     reply = either("zero", options=[unknown], do=True)
     assert (rcode(reply), reply.edns, texts(reply.answer)) == ("NOERROR", 0, ["zero A 192.0.2.104"])
-    known = [dns.edns.GenericOption(3, b""), dns.edns.GenericOption(10, b"12345678"), dns.edns.GenericOption(9, b"")]
+    known = [coded(3), coded(10, b"12345678"), coded(9)]
     reply = either("zero", options=[*known[:2], dns.edns.ECSOption("0.0.0.0", 0)])
     assert (rcode(reply), texts(reply.answer)) == ("NOERROR", ["zero A 192.0.2.104"])
     assert option(reply, 100) is None

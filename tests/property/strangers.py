@@ -23,6 +23,11 @@ def packet(dice: Random, names: Sequence[bytes], clients: Callable[[], bytes], c
     return made
 
 
+def always(client: bytes) -> Callable[[], bytes]:
+    """`clients` of `packet`, where all are the same."""
+    return lambda: client
+
+
 def mangled(dice: Random, made: bytes) -> bytes:
     octets = bytearray(made)
     for _ in range(dice.choice((1, 1, 2, 3))):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedns.probe.budget import WINDOW, Budget
-from edgedns.probe.layout import Plan, Source, laid_out
+from edgedns.probe.layout import Plan, laid_out
+from edgedns.probe.source import Source
 from edgedns.probe.targets import Target, target_of
 
 RATES = st.floats(0.01, 30)

@@ -109,7 +109,7 @@ def inputs(table: AsnTable, count: int) -> Iterator[tuple[str, str, str | None]]
 
 def asked(server: Server, name: str, rtype: str, subnet: str | None) -> dict[str, Any]:
     """The same facts as explain's, from a reply over UDP (over TCP when that was truncated)."""
-    options = [dns.edns.GenericOption(dns.edns.OptionType.NSID, b"")]
+    options: list[dns.edns.Option] = [dns.edns.GenericOption(dns.edns.OptionType.NSID, b"")]
     options += [dns.edns.ECSOption.from_text(f"ECS {subnet}")] if subnet else []
     query = dns.message.make_query(name, rtype, use_edns=0, payload=1232, options=options)
     reply, _ = dns.query.udp_with_fallback(query, "127.0.0.1", timeout=5, port=server.port)

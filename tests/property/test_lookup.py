@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import maxminddb
 import pytest
@@ -133,7 +133,7 @@ def agrees_with_maxminddb(folder: Path, every: int) -> None:
     writer.to_db_file(str(path))
 
     def reference(text: str) -> Found:
-        record = reader.get(text) or {}
+        record: Any = reader.get(text) or {}
         return record.get("autonomous_system_number", 0), record.get("country_code", "")
 
     with maxminddb.open_database(path) as reader:

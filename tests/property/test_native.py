@@ -19,6 +19,10 @@ from edgedns.engine.overlay import Spreader, compile_overlay
 from edgedns.engine.snapshot import Snapshot
 from edgedns.engine.tally import Tally
 from edgedns.steer import asn
+from edgedns.steer.health import Health
+from edgedns.steer.policy import decide
+from edgedns.steer.rtt import RttStore
+from edgedns.steer.wan import estimate
 from tests.conftest import NOW, SALT, SECRETS, Example, Places, new_ring
 from tests.property import strangers, test_seam
 
@@ -89,9 +93,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
     atoms = inline.build_atoms(loaded.rules, asn.load(directory / "table.tsv"))
     space = Space(atoms, loaded.rules.networks, asn.continent)
     compiled = compile_base(inline.sources(loaded), loaded.rules.providers, space, (), places.block, SALT)
-    decisions = inline.decide(
-        compiled.columns, loaded.rules.providers, {}, inline.estimate(inline.RttStore()), inline.Health(), None, NOW, 0.0
-    )
+    decisions = decide(compiled.columns, loaded.rules.providers, {}, estimate(RttStore()), Health(), None, NOW, 0.0)
     overlay = compile_overlay(compiled.columns, decisions, list(loaded.rules.providers), Spreader.of(atoms), SALT)
     snapshot = snapshot_of(atoms_file(atoms), compiled.content, overlay, serial=9)
     zone = loaded.rules.zones["big.example"]
@@ -203,7 +205,7 @@ def test_limiting_is_alike(large: Large, text: str) -> None:
     tally, verdicts = large.tally(), set()
     for _ in range(COUNT):
         client = dice.choice((b"\xc0\0\2", b"\xc6\x33\x64", b"\x20\x01\x0d\xb8" + bytes(11))) + dice.randbytes(1)
-        packet = strangers.packet(dice, large.names[:3], lambda client=client: client, client)
+        packet = strangers.packet(dice, large.names[:3], strangers.always(client), client)
         reply = fastpath.reply(large.snapshot, packet, client, "udp", NOW, SECRETS, tally)
         if reply:
             now += dice.choice((0.0, 0.0, 0.001, 0.05))
@@ -217,19 +219,23 @@ def test_limiting_is_alike(large: Large, text: str) -> None:
 def test_a_module_of_other_sections_is_refused(large: Large) -> None:
     if not native.AVAILABLE:
         pytest.skip("_fastpath was not built")
+    from edgedns.engine._fastpath import Native
+
     view, tally = large.snapshot.at(NOW), large.tally()
     good = native.sections(view, SECRETS, tally)
     for name, wrong in (("hash", bytes(12)), ("number", bytes(8)), ("cookies", b""), ("tail", bytes(3)), ("nsid", bytes(9999))):
         with pytest.raises(ValueError, match=r"."):
-            native._fastpath.Native({**good, name: wrong})
+            Native({**good, name: wrong})
     with pytest.raises(KeyError):
-        native._fastpath.Native({name: part for name, part in good.items() if name != "cells"})
+        Native({name: part for name, part in good.items() if name != "cells"})
 
 
 def test_sections_that_lie_are_handed_back(large: Large) -> None:
     """Whatever numbers a file holds, nothing is read beyond it: the answer is given to the reference path, or is garbage."""
     if not native.AVAILABLE:
         pytest.skip("_fastpath was not built")
+    from edgedns.engine._fastpath import Native
+
     dice, view, tally = Random(8), large.snapshot.at(NOW), large.tally()
     good = native.sections(view, SECRETS, tally)
     for _ in range(300):
@@ -237,10 +243,10 @@ def test_sections_that_lie_are_handed_back(large: Large) -> None:
         lying = bytearray(memoryview(good[name]).cast("B"))
         for _ in range(dice.choice((1, 20, 400)) if lying else 0):
             lying[dice.randrange(len(lying))] = dice.choice((0xFF, 0x7F, dice.randrange(256)))
-        made = native._fastpath.Native({**good, name: lying})
+        made = Native({**good, name: lying})
         for _ in range(30):
             client = dice.randbytes(dice.choice((4, 16)))
-            packet = strangers.packet(dice, large.names, lambda client=client: client, client)
+            packet = strangers.packet(dice, large.names, strangers.always(client), client)
             reply = made.reply(packet, client, dice.choice(("udp", "tcp")), NOW)
             assert reply is None or len(reply) <= 65535
 

@@ -78,7 +78,8 @@ def options(example: Example, dice: Random) -> list[dns.edns.Option]:
     if dice.random() < 0.2:
         found.append(dns.edns.GenericOption(dns.edns.OptionType.NSID, b""))
     if dice.random() < 0.05:
-        found.append(dns.edns.GenericOption(dice.choice(ODD_OPTIONS), dice.randbytes(dice.randrange(9))))
+        code = dns.edns.OptionType.make(dice.choice(ODD_OPTIONS))
+        found.append(dns.edns.GenericOption(code, dice.randbytes(dice.randrange(9))))
     dice.shuffle(found)
     return found
 

@@ -157,7 +157,7 @@ def _near(dice: Random, owners: list[dns.name.Name], origin: dns.name.Name) -> d
     elif kind < 0.42:
         name = dns.name.from_text(dice.choice(("example.", ".", "www.example.com.", "xdiffer.example.")))
     if dice.random() < 0.3:
-        name = dns.name.Name([bytes(_either_case(dice, octet) for octet in label) for label in name])
+        name = dns.name.Name([bytes(_either_case(dice, octet) for octet in label) for label in name.labels])
     return name
 
 
@@ -191,8 +191,8 @@ class Said:
     def of(cls, wire: bytes) -> Said:
         reply = dns.message.from_wire(wire, ignore_trailing=False)
         names = frozenset(dns.flags.to_text(reply.flags).split())
-        parts = [_section(part) for part in (reply.answer, reply.authority, reply.additional)]
-        return cls(dns.rcode.to_text(reply.rcode()), names, *parts, reply.edns >= 0, len(wire))
+        answer, authority, additional = map(_section, (reply.answer, reply.authority, reply.additional))
+        return cls(dns.rcode.to_text(reply.rcode()), names, answer, authority, additional, reply.edns >= 0, len(wire))
 
     def parts(self) -> dict[str, object]:
         return {part: getattr(self, part) for part in ("rcode", "flags", "answer", "authority", "additional", "edns")}

@@ -6,8 +6,9 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from tests.system import internet
 from tests.system.internet import Host, Internet
@@ -110,7 +111,15 @@ def build(net: Internet, rules: Path, zone: str, parents: dict[str, str], delega
     return server
 
 
-def ask_all(host: Host, questions: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+class Told(TypedDict):
+    """What asker.py prints of one question."""
+
+    rcode: str
+    data: list[str]
+    scope: int | None
+
+
+def ask_all(host: Host, questions: Sequence[Mapping[str, object]]) -> list[Told]:
     """What `host` is answered, by asker.py in its namespace."""
     (host.folder / "questions").write_text("".join(json.dumps(question) + "\n" for question in questions))
     script = f"{sys.executable} {ASKER} < {host.folder}/questions"

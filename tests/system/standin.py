@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 from edgedns import metrics
@@ -35,6 +36,8 @@ class Echo:
             return bytes(65535)
         if packet == b"too large":
             return bytes(65536)
+        if packet.startswith(b"work"):
+            time.sleep(0.005)
         if packet == b"truncated":
             return b"\x00\x00\x82\x00"
         if packet == b"die":

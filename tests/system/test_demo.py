@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import dns.edns
 import dns.message
@@ -28,6 +28,7 @@ from tests.unit.serve.openapi_check import mismatch
 
 NAME = "www.cdn.example.net"
 BIRCH = {"198.51.100.10"}
+T = TypeVar("T")
 START = 60.0  # the demand: the first answer within 60 s of `make run`
 OUT = 45.0  # three times the 15 s that it should take
 BACK = 300.0  # of the 90 s without a loss that a path has to show, and a period or two
@@ -83,7 +84,7 @@ class Run:
         return code, self.process.stderr.read()
 
 
-def until(look: Callable[[], Any], within: float, what: str) -> Any:
+def until(look: Callable[[], T | None], within: float, what: str) -> T:
     end = time.monotonic() + within
     while time.monotonic() < end:
         found = look()

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from configparser import RawConfigParser
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pytest
 import yaml
@@ -205,15 +205,16 @@ def _build_rest(net: internet.Internet) -> None:
 
 
 pytestmark = pytest.mark.xdist_group("deploy")
+Test = TypeVar("Test", bound=Callable[..., None])
 needs_root = [
     pytest.mark.root,
     pytest.mark.skipif(bool(internet.missing_tools()), reason=f"needs {', '.join(internet.missing_tools())}"),
 ]
 
 
-def rooted(test: object) -> object:
+def rooted(test: Test) -> Test:
     for mark in needs_root:
-        test = mark(test)  # type: ignore[operator]
+        test = mark(test)
     return test
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -27,8 +28,8 @@ def instructions() -> list[tuple[str, str]]:
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
 
 
-def service() -> dict[str, object]:
-    found: dict[str, object] = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["edgedns"]
+def service() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["edgedns"]
     return found
 
 
@@ -104,7 +105,7 @@ def test_compose_builds_this_file_with_settings_that_load() -> None:
     assert isinstance(build, dict)
     assert (DOCKER / str(build["context"]) / str(build["dockerfile"])).samefile(DOCKER / "Dockerfile")
     assert found["command"] == ["serve", "--config", "/etc/edgedns/edgedns.yaml"]
-    mounts = dict(str(volume).split(":")[:2][::-1] for volume in found["volumes"])  # type: ignore[attr-defined]
+    mounts = {inside: outside for outside, inside, *_ in (volume.split(":") for volume in found["volumes"])}
     settings = config.load({}, {}, DOCKER / mounts["/etc/edgedns/edgedns.yaml"])
     assert (DOCKER / mounts[str(settings.rules)]).samefile(ROOT / "rules")
     assert mounts[str(settings.state)] in yaml.safe_load((DOCKER / "compose.yaml").read_text())["volumes"]

@@ -116,12 +116,17 @@ def break_table(server: Server) -> None:
     save(server.table, "<html>503 Service Unavailable</html>")
 
 
+def remove_table(server: Server) -> None:
+    assert server.table
+    server.table.unlink()
+
+
 TAKEN: dict[str, Callable[[Server], object]] = {
     "the state directory's files": remove_state,
     "readable state files": lambda server: spoil(server.state, server.state / "run"),
     "readable published files": lambda server: spoil(server.state / "published"),
     "a sound root": publish_foreign,
-    "the ASN table": lambda server: server.table and server.table.unlink(),
+    "the ASN table": remove_table,
     "a sound ASN table": break_table,
     "rules that parse": break_rules,
     "rules that pass their tests": give_bad_tests,

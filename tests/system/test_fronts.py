@@ -130,7 +130,7 @@ class Fronted(NamedTuple):
     client: Host
     fronts: dict[str, str]
     asking: list[str]
-    own: dict[str, dict[str, object]]
+    own: dict[str, resolvers.Told]
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +160,11 @@ def whole(address: str) -> str:
 
 
 def test_the_server_tells_the_halves_apart(fronted: Fronted) -> None:
-    answers = {tuple(told["data"]) for told in fronted.own.values()}  # type: ignore[arg-type]
+    answers = {tuple(told["data"]) for told in fronted.own.values()}
     assert len(answers) == len(PROVIDERS)
     assert all(told["rcode"] == "NOERROR" for told in fronted.own.values())
     inside = [fronted.own[text]["scope"] for text in fronted.asking if ip_address(text) in IPv4Network("198.51.100.0/24")]
-    assert all(int(str(scope)) >= 25 for scope in inside)
+    assert all(scope and scope >= 25 for scope in inside)
 
 
 def wrong_answers(fronted: Fronted, front: str, name: str, seed: int) -> list[str]:

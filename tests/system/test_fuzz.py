@@ -51,9 +51,9 @@ class Fuzzed:
         replies = {}
         while waiting:
             reply = self.udp.recv(65535)
-            packet = waiting.pop(reply[:2], None)
-            assert packet is not None, f"a second reply, or one to nothing: {reply.hex()}"
-            self._check(packet, reply, limit=1232)
+            asked = waiting.pop(reply[:2], None)
+            assert asked is not None, f"a second reply, or one to nothing: {reply.hex()}"
+            self._check(asked, reply, limit=1232)
             replies[reply[:2]] = reply
         return replies[self.canary[:2]]
 

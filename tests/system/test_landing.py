@@ -51,9 +51,14 @@ class Fleet:
         for machine in (self.fra, self.ams):
             machine.seen.clear()
             machine.groups("1 0")
-            machine.answer = lambda device, packet: [self.ams.inject(reply) for reply in echo(device, packet)] and []
+            machine.answer = self.land
         (self.folder / "asn.tsv").write_text("203.0.113.0\t203.0.113.255\t64500\tDE\tdocumentation\n")
         (self.folder / "key").write_text(KEY + "\n")
+
+    def land(self, device: str, packet: Packet) -> list[Packet]:
+        for reply in echo(device, packet):
+            self.ams.inject(reply)
+        return []
 
     def agent(self, machine: Tunnel, vantage: str, methods: Sequence[str], *more: str, capabilities: str = RAW) -> list[str]:
         """What starts it, every half second."""

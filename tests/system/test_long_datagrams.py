@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dns.message
 import pytest
@@ -15,6 +16,9 @@ from edgedns.serve import udp
 from edgedns.serve.clock import Clock
 from edgedns.serve.complaints import Complaints
 from tests.conftest import NOW, SECRETS, Example
+
+if TYPE_CHECKING:
+    from edgedns.engine._fastpath import Native  # which need not be built
 
 LOOPBACK = bytes((127, 0, 0, 1))
 HEADER, OPT = 12, 11
@@ -33,10 +37,10 @@ def client(request: pytest.FixtureRequest, example: Example) -> Iterator[socket.
     def respond(packet: bytes, asker: bytes, transport: str, now: float) -> bytes | None:
         return answer.respond(example.steered, packet, asker, transport, now, SECRETS, tally)
 
-    def look(now: float) -> native.Native:
+    def look(now: float) -> Native:
         return native.native_of(example.steered.at(now), SECRETS, tally)
 
-    ahead = (served, False, respond, Clock(wall=lambda: NOW), tally.cells, Complaints("test", str))
+    ahead = (served, False, respond, Clock(wall=lambda: NOW), tally.cells, Complaints("test", print))
     thread = threading.Thread(target=udp.serve, args=(*ahead, look if request.param == "native" else None))
     thread.start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ for method in ("http", "https"):
     ports[method] = server.server_port
 print(json.dumps(ports), flush=True)
 """
-Entries = Sequence[dict[str, object]]
+Entries = Sequence[Mapping[str, object]]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import dns.edns
 import dns.flags
@@ -22,6 +23,9 @@ from edgedns.serve import udp
 from edgedns.serve.clock import Clock
 from edgedns.serve.complaints import Complaints
 from tests.conftest import NOW, SECRETS, Example
+
+if TYPE_CHECKING:
+    from edgedns.engine._fastpath import Native  # which need not be built
 
 pytestmark = pytest.mark.skipif(not native.LOOPS, reason="the native engine was not built")
 HANDED_BACK = "x.moved.cdn.example.net."
@@ -52,7 +56,7 @@ class Served:
         if start:
             self.thread.start()
 
-    def look(self, now: float) -> native.Native:
+    def look(self, now: float) -> Native:
         return native.native_of(self.snapshot.at(now), SECRETS, self.tally)
 
     def respond(self, packet: bytes, client: bytes, transport: str, now: float) -> bytes | None:

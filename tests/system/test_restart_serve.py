@@ -8,17 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import edgedns
 from edgedns.serve.worker import start_ticks
+from tests.conformance.peers import free_port
 from tests.small import ADDRESS, write_rules, write_table, write_zone
 from tests.system.load import Load
 from tests.system.serving import SLACK, TOKEN, UNLIMITED, Server
-from tests.system.test_workers import free_port
 
 NOTHING = {"lost": 0, "servfail": 0, "empty": 0, "wrong": 0}
 pytestmark = pytest.mark.xdist_group("restart")
@@ -136,7 +136,8 @@ def upgrade(server: Installed) -> None:
     assert server.process.poll() is None
 
 
-RESTARTS = (limit, break_settings, crash, grow, upgrade)
+Restarts = Sequence[Callable[[Installed], None]]
+RESTARTS: Restarts = (limit, break_settings, crash, grow, upgrade)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ RESTARTS = (limit, break_settings, crash, grow, upgrade)
     ],
     ids=["short", "long"],
 )
-def test_no_query_is_lost_over_restarts(server: Installed, restarts: tuple, rate: int, seconds: int) -> None:  # type: ignore[type-arg]
+def test_no_query_is_lost_over_restarts(server: Installed, restarts: Restarts, rate: int, seconds: int) -> None:
     begun = time.monotonic()
     with Load(server.port, server.state, rate, 16) as load:
         for number, restart in enumerate(restarts):

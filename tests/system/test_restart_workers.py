@@ -173,6 +173,10 @@ def test_sockets_that_can_t_be_given_are_told_of(tmp_path: Path) -> None:
     giver.close()
 
 
+def another_than(workers: Workers, dead: int) -> Callable[[], bool]:
+    return lambda: workers.pids not in ([], [dead])
+
+
 def test_a_worker_that_gives_nothing_leaves_its_sockets_to_the_next(
     make: Make, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +189,7 @@ def test_a_worker_that_gives_nothing_leaves_its_sockets_to_the_next(
         kill(pid)
         with clients(address, 1) as (sock,):
             sock.send(b"hello")  # it waits in the socket
-            poll_until(workers, lambda dead=pid: workers.pids not in ([], [dead]))
+            poll_until(workers, another_than(workers, pid))
             assert sock.recv(100) == b"hello"
         assert numbers(workers) == before
     assert any("does not give its sockets" in line for line in lines)

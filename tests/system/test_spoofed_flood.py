@@ -41,7 +41,8 @@ def word() -> str:
     return f"x{DICE.randrange(1 << 40):x}"
 
 
-NSID, COOKIE = dns.edns.GenericOption(3, b""), dns.edns.GenericOption(10, b"12345678")
+NSID = dns.edns.GenericOption(dns.edns.OptionType.NSID, b"")
+COOKIE = dns.edns.GenericOption(dns.edns.OptionType.COOKIE, b"12345678")
 KINDS = {
     "any": [wire(APEX + ".", "ANY")],
     "a large answer": [wire("twenty.corners.example.", "AAAA")],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -94,8 +96,8 @@ class Served:
 def serve() -> Iterator[Serve]:
     made: list[Served] = []
 
-    def start(host: str = "127.0.0.1", **limits: float) -> Served:
-        made.append(Served(host, Limits(**limits)))  # type: ignore[arg-type]
+    def start(host: str = "127.0.0.1", **limits: Any) -> Served:
+        made.append(Served(host, Limits(**limits)))
         return made[-1]
 
     yield start
@@ -262,6 +264,73 @@ def test_a_reader_that_is_slow_but_reads_is_kept(serve: Serve) -> None:
             assert octets, f"closed after {total} octets"
             total += len(octets)
             time.sleep(0.005)
+
+
+def test_much_that_takes_long_is_answered_between_what_others_ask(serve: Serve) -> None:
+    """Forty clients have asked for half a minute's work at once; who comes then waits for a moment of each at most."""
+    served, work = serve(), [b"work %d" % number for number in range(150)]
+    crowd = [served.connect() for _ in range(40)]
+    for sock in crowd:
+        sock.sendall(framed(*work))
+    for _ in range(3):
+        begun = time.monotonic()
+        assert served.ask(b"hello") == [b"hello"]
+        assert time.monotonic() - begun < 0.7 * 3
+    for sock in crowd:
+        sock.close()
+
+
+def test_all_that_was_asked_at_once_is_answered_in_order_also_after_a_half_close(serve: Serve) -> None:
+    served, work = serve(), [b"work %d" % number for number in range(60)]
+    with served.connect() as one, served.connect() as other:
+        for sock in (one, other):
+            sock.sendall(framed(*work, b"silence", b"last"))
+        one.shutdown(socket.SHUT_WR)
+        assert receive(one, 62) == [*work, b"last"]
+        assert receive(other, 61) == [*work, b"last"]
+        other.sendall(framed(b"again"))
+        assert receive(other, 1) == [b"again"]
+    served.until(metrics.TCP_REPLIED, 123)
+    assert served.counts() == [125, 123, 2, 0, 0]
+
+
+def test_who_is_reset_with_much_unanswered_is_let_go(serve: Serve) -> None:
+    served = serve()
+    sock = served.connect()
+    sock.sendall(framed(*[b"work"] * 150))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    sock.close()
+    assert served.ask(b"hello") == [b"hello"]
+    served.until(metrics.TCP_UNSENT, 1)
+    assert served.cells[metrics.TCP_RECEIVED] < 150
+
+
+def test_what_lies_here_of_all_is_bounded(serve: Serve) -> None:
+    """Those whose octets lie there for longest give way; who keeps nothing here stays, however long it was idle."""
+    served = serve(held=200_000)
+    with served.connect() as quiet:
+        assert served.ask(b"hello") == [b"hello"]
+        crowd = [served.connect() for _ in range(10)]
+        for number, sock in enumerate(crowd, 1):
+            sock.sendall(b"\xff\xff" + bytes(50_000))
+            served.until(metrics.TCP_REFUSED, max(0, number - 3))
+        assert [receive(sock, 1) for sock in crowd[:7]] == [[]] * 7
+        for sock in crowd[7:]:
+            sock.sendall(bytes(15_535))
+            assert receive(sock, 1) == [bytes(65535)]
+        quiet.sendall(framed(b"hello"))
+        assert receive(quiet, 1) == [b"hello"]
+    for sock in crowd:
+        sock.close()
+
+
+@pytest.mark.parametrize(("descriptors", "connections", "per_client"), [(resource.RLIM_INFINITY, 2000, 500), (164, 100, 25)])
+def test_no_more_connections_than_there_are_descriptors(
+    monkeypatch: pytest.MonkeyPatch, descriptors: int, connections: int, per_client: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (descriptors, descriptors))
+    made = tcp.limits(3.0)
+    assert (made.idle, made.connections, made.per_client) == (3.0, connections, per_client)
 
 
 def test_resets_disturb_nobody(serve: Serve) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from random import Random
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +25,9 @@ from tests.property import strangers, test_seam
 from tests.system.test_native_loop import HANDED_BACK, Standing, query
 
 pytestmark = pytest.mark.skipif(not native.LOOPS, reason="the native engine was not built")
+if TYPE_CHECKING:
+    from edgedns.engine._fastpath import Native  # which need not be built
+
 CLIENT = bytes((127, 0, 0, 1))
 TRANSFER = b"\0\xfc\0\1"
 MESSAGES = [bytes(20_000), b"the end of it"]
@@ -32,20 +36,20 @@ MESSAGES = [bytes(20_000), b"the end of it"]
 class Served:
     """A server that answers from the example; `python` counts what the round in C left."""
 
-    def __init__(self, example: Example, start: bool = True, **limits: float) -> None:
+    def __init__(self, example: Example, limits: Limits, start: bool = True) -> None:
         self.example, self.tally, self.python = example, example.tally(), 0
         listener = tcp.open_listener(Address("127.0.0.1", 0))
         self.address = listener.getsockname()
         self.lines: list[str] = []
         self.server = TcpServer(
             *([listener], self.respond, Standing(), self.tally.cells, Complaints("test", self.lines.append)),
-            *(Limits(**limits), self.transfer, self.look),  # type: ignore[arg-type]
+            *(limits, self.transfer, self.look),
         )
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         if start:
             self.thread.start()
 
-    def look(self, now: float) -> native.Native:
+    def look(self, now: float) -> Native:
         return native.native_of(self.example.steered.at(now), SECRETS, self.tally)
 
     def respond(self, packet: bytes, client: bytes, transport: str, now: float) -> bytes | None:
@@ -75,8 +79,8 @@ class Served:
 def serve(example: Example) -> Iterator[Callable[..., Served]]:
     made: list[Served] = []
 
-    def start(**limits: float) -> Served:
-        made.append(Served(example, **limits))
+    def start(**limits: Any) -> Served:
+        made.append(Served(example, Limits(**limits)))
         return made[-1]
 
     yield start
@@ -209,7 +213,7 @@ def test_the_least_recently_active_gives_way(serve: Callable[..., Served]) -> No
 
 def test_who_gets_a_descriptor_again_gets_nothing_of_who_had_it(example: Example) -> None:
     """In one round a connection is read, then closed for others, and its descriptor is that of the last of them."""
-    served = Served(example, start=False, connections=1)
+    served = Served(example, Limits(connections=1), start=False)
     server = served.server
     for descriptor in server._listeners:
         server._epoll.register(descriptor, select.EPOLLIN)

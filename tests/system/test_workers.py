@@ -18,7 +18,7 @@ import pytest
 from edgedns import metrics
 from edgedns.config import Address
 from edgedns.serve import workers as workers_module
-from edgedns.serve.worker import read_status, start_ticks, write_status
+from edgedns.serve.worker import listen_sentence, read_status, start_ticks, write_status
 from edgedns.serve.workers import Workers, WorkersError
 from tests.conformance.peers import free_port
 
@@ -277,7 +277,7 @@ def test_an_address_of_nobody_here_is_one_sentence(make: Make) -> None:
 
 
 def test_a_low_port_is_one_sentence() -> None:
-    sentence = workers_module.listen_sentence(Address("127.0.0.1", 53), OSError(errno.EACCES, "Permission denied"))
+    sentence = listen_sentence(Address("127.0.0.1", 53), OSError(errno.EACCES, "Permission denied"))
     assert sentence.startswith("can't listen on 127.0.0.1:53: ports below 1024 need root or CAP_NET_BIND_SERVICE")
 
 

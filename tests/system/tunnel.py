@@ -9,7 +9,7 @@ import select
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -156,7 +156,7 @@ class Tunnel:
 
 
 @contextlib.contextmanager
-def tunnel(devices: dict[str, Sequence[str]], answer: Answer = echo, name: str = "tun") -> Iterator[Tunnel]:
+def tunnel(devices: Mapping[str, Sequence[str]], answer: Answer = echo, name: str = "tun") -> Iterator[Tunnel]:
     """A machine with these devices and their addresses, for the length of a `with`."""
     made = Tunnel(f"edgedns-{name}-{os.getpid()}", answer)
     run("ip", "netns", "add", made.namespace)

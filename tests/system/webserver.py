@@ -40,7 +40,8 @@ http {{
 
 def shown(begin: str) -> str:
     """The directive of the docs that begins so, as far as it goes."""
-    (block,) = [text for text in re.findall(r"```nginx\n(.*?)```", DOCS.read_text(), re.S) if begin in text]
+    blocks: list[str] = re.findall(r"```nginx\n(.*?)```", DOCS.read_text(), re.S)
+    (block,) = [text for text in blocks if begin in text]
     end = "}\n" if begin.startswith("location") else ";\n"
     return block[block.index(begin) : block.index(end, block.index(begin)) + len(end)]
 

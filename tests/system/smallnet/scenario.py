@@ -58,7 +58,7 @@ class Event:
                 return False
         elif networks is not None and arm.network not in networks:
             return False
-        return (
+        return bool(
             where.get("provider", PROVIDERS[arm.provider].name) == PROVIDERS[arm.provider].name
             and where.get("region", world.networks[arm.network].region) == world.networks[arm.network].region
             and where.get("family", arm.family) == arm.family

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import click
@@ -21,7 +21,7 @@ class Redirecting(BaseHTTPRequestHandler):
         if self.path == "/elsewhere":
             self.came.append(self.headers.get("Authorization", ""))
         self.send_response(302)
-        self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/elsewhere")
+        self.send_header("Location", f"http://localhost:{self.connection.getsockname()[1]}/elsewhere")
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -44,7 +44,8 @@ def remote() -> Iterator[Remote]:
 
 
 def test_who_is_sent_on_does_not_go_there(remote: Remote) -> None:
-    for ask in (lambda: remote.get("/v1/status"), lambda: remote.post("/v1/reload", {})):
+    asking: list[Callable[[], object]] = [lambda: remote.get("/v1/status"), lambda: remote.post("/v1/reload", {})]
+    for ask in asking:
         with pytest.raises(click.ClickException, match="the server says 302"):
             ask()
     assert Redirecting.came == []

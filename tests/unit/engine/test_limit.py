@@ -10,6 +10,7 @@ import dns.edns
 import dns.flags
 import dns.message
 import dns.name
+import dns.rcode
 import pytest
 
 from edgedns.engine import native
@@ -25,7 +26,7 @@ def exchange(name: str = "www.example.net", rcode: int = 0, answer: bool = True,
     reply = dns.message.make_response(query)
     if cookie:
         reply.use_edns(0, 0, 1232, options=[dns.edns.GenericOption(dns.edns.OptionType.COOKIE, cookie)])
-    reply.set_rcode(rcode)
+    reply.set_rcode(dns.rcode.Rcode.make(rcode))
     if answer:
         reply.answer.append(dns.rrset.from_text(f"{name}.", 30, "IN", "A", "192.0.2.1"))
     return query.to_wire(), reply.to_wire()

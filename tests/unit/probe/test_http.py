@@ -7,14 +7,14 @@ import contextlib
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import pytest
 
-from edgedns.probe import http
+from edgedns.probe import tls as probe_tls
 from edgedns.probe.connect import OPEN_LIMIT
-from edgedns.probe.http import HEAD_LIMIT, HttpLine, HttpTime
+from edgedns.probe.http import HEAD_LIMIT, HTTP_TIMES, HttpLine, HttpTime
 from edgedns.probe.measure import Endpoint, exchange
 from edgedns.probe.source import Source
 
@@ -22,7 +22,6 @@ SOURCE = Source("alder", "127.1.0.1")
 NAME = "www.example.com"
 OK = b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n"
 SLOW = 0.15
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
 
 
 class Server:
@@ -36,10 +35,10 @@ class Server:
         self.port = 0
         self.talks: set[asyncio.Task[None]] = set()
 
-    def meet(self, reader: Reader, writer: Writer) -> None:
+    def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.talks.add(asyncio.get_running_loop().create_task(self.talk(reader, writer)))
 
-    async def talk(self, reader: Reader, writer: Writer) -> None:
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.peers.append(writer.get_extra_info("peername"))
         with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
             while True:
@@ -80,8 +79,8 @@ async def asked(
             await asyncio.sleep(0.05)  # what was let go of ends
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(test())  # type: ignore[arg-type]
+def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
+    asyncio.run(test())
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +138,7 @@ def test_any_status_is_a_reply(status: bytes) -> None:
     run(test)
 
 
-@pytest.mark.parametrize("timed", http.HTTP_TIMES)
+@pytest.mark.parametrize("timed", HTTP_TIMES)
 def test_a_certificate_is_not_judged_by_an_address_alone(tls: tuple[ssl.SSLContext, Path], timed: HttpTime) -> None:
     async def test() -> None:
         found = await asked(Server(OK), times=2, timed=timed, tls=tls[0])
@@ -152,7 +151,7 @@ def test_where_a_server_is_named_its_certificate_is(tls: tuple[ssl.SSLContext, P
     async def test() -> None:
         assert await asked(Server(OK), tls=tls[0], name=NAME) == [None], "nobody here trusts it"
         trusted = ssl.create_default_context(cafile=tls[1])
-        monkeypatch.setattr(http.tls, "judging", lambda: trusted)
+        monkeypatch.setattr(probe_tls, "judging", lambda: trusted)
         assert await asked(Server(OK), tls=tls[0], name=NAME) != [None]
         assert await asked(Server(OK), tls=tls[0], name="www.example.net") == [None], "that is another's"
 

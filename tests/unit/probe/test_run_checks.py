@@ -206,7 +206,10 @@ def test_an_odd_url_or_port_says_nothing() -> None:
 class TestChecker:
     """Its schedule, with checks that take no socket, on a driven clock."""
 
-    def run(self, monkeypatch: pytest.MonkeyPatch, wanted: dict, seconds: float, change=None, takes=0.0):
+    def run(
+        self, monkeypatch: pytest.MonkeyPatch, wanted: dict[Target, Check], seconds: float,
+        change: Callable[[], None] | None = None, takes: float = 0.0,
+    ) -> Counter[Target]:  # fmt: skip
         self.seen: list[tuple[float, Target]] = []
         self.most = self.open = 0
 

@@ -145,7 +145,7 @@ def test_who_is_far_behind_skips(log: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_old_file_is_read_on_while_the_new_one_cannot_be(log: Path) -> None:
-    followed, found = Tail(log), []
+    followed, found = Tail(log), list[bytes]()
     writer = log.open("ab", buffering=0)
     log.rename(log.with_suffix(".1"))
     log.mkdir()

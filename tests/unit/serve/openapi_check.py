@@ -53,8 +53,8 @@ def _differs(value: Any, schema: dict[str, Any], at: str, named: dict[str, Any])
     if "$ref" in schema:
         return _differs(value, named[schema["$ref"].rpartition("/")[2]], at, named)
     if "anyOf" in schema:
-        wrong = [_differs(value, one, at, named) for one in schema["anyOf"]]
-        return "" if "" in wrong else wrong[0]
+        each = [_differs(value, one, at, named) for one in schema["anyOf"]]
+        return "" if "" in each else each[0]
     if "const" in schema and value != schema["const"]:
         return f"{at}: {value!r} is not {schema['const']!r}"
     if "enum" in schema and value not in schema["enum"]:

@@ -83,16 +83,23 @@ def test_what_did_not_change_is_not_opened_again(control: Control, current: Curr
     assert current.snapshot is second
 
 
+def publish_foreign(control: Control) -> None:
+    control.publisher.put("base", b"no base at all", "x")
+    publish(control, base="base-x.bin")
+
+
+def publish_half(control: Control) -> None:
+    control.publisher.put("base", control.world.compiled.content[:-64], "half")
+    publish(control, base="base-half.bin")
+
+
 WRONG: dict[str, Callable[[Control], object]] = {
     "root is no JSON": lambda c: save(c.publisher.directory / "root.json", "{"),
     "root is another's": lambda c: publish(c, format=99),
     "root lacks a key": lambda c: save(c.publisher.directory / "root.json", '{"format": 1, "serial": 5}'),
     "a file is missing": lambda c: publish(c, base="base-none.bin"),
-    "a file is foreign": lambda c: (c.publisher.put("base", b"no base at all", "x"), publish(c, base="base-x.bin")),
-    "a file is half": lambda c: (
-        c.publisher.put("base", c.world.compiled.content[:-64], "half"),
-        publish(c, base="base-half.bin"),
-    ),
+    "a file is foreign": publish_foreign,
+    "a file is half": publish_half,
     "a file is of another kind": lambda c: publish(c, base=c.world.ground.name),
     "there is nothing in the schedule": lambda c: publish(c, schedule=[]),
     "a number is text": lambda c: publish(c, serial="seven"),

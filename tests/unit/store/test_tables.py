@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -334,12 +334,13 @@ def test_the_wellknown_addresses_are_those_of_the_embedded_table() -> None:
 # -- countries, archives, months, keys
 
 
-def mmdb(records: dict[str, dict[str, Any]]) -> bytes:
+def mmdb(records: Mapping[str, Any]) -> bytes:
     writer = MMDBWriter(ip_version=6, ipv4_compatible=True, database_type="Test")
     for prefix, record in records.items():
         writer.insert_network(IPSet([prefix]), record)
     content = io.BytesIO()
-    writer.to_db_file(path := Path(f"/proc/self/fd/{os.memfd_create('mmdb')}"))
+    path = Path(f"/proc/self/fd/{os.memfd_create('mmdb')}")
+    writer.to_db_file(str(path))
     content.write(path.read_bytes())
     os.close(int(path.name))
     return content.getvalue()
@@ -575,7 +576,8 @@ def test_a_table_of_the_future(place: Place, publisher: Publisher) -> None:
 def test_one_at_a_time(place: Place, publisher: Publisher) -> None:
     url = publisher.publish(site.changed(1))
     with place.tables.locked():
-        for act in (lambda: place.update(url), lambda: rollback(place.tables, NOW)):
+        acts: list[Callable[[], object]] = [lambda: place.update(url), lambda: rollback(place.tables, NOW)]
+        for act in acts:
             with pytest.raises(Locked, match="another update or rollback is at work"):
                 act()
     assert place.update(url).changed

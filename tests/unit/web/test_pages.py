@@ -69,10 +69,10 @@ class Behind:
         return self.totals
 
 
-def fetched(behind: Behind, *paths: str, looks: int = 0) -> list[tuple[int, str, Mapping[str, str]]]:
+def fetched(behind: Behind, *paths: str, looks: int = 0) -> list[tuple[int, str, dict[str, str]]]:
     """The replies to GETs of these paths, in order."""
 
-    async def run() -> list[tuple[int, str, Mapping[str, str]]]:
+    async def run() -> list[tuple[int, str, dict[str, str]]]:
         pages = Pages(Sources(behind.status, behind.explain, behind.answers))
         for number in range(looks):
             behind.totals = {"alder": 40.0 * number, "birch": 0.0}
