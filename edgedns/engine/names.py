@@ -190,7 +190,7 @@ class _ZoneTails:
         beside a CNAME, so that a question for one is not about where it leads.
         """
         wanted: set[int] = {types.ANY, types.DS, types.RRSIG, types.NSEC}
-        for _ in range(CHAIN_LIMIT):
+        for _ in range(CHAIN_LIMIT + 1):  # the last link is followed by a look-up, too
             # The chain may lead to a wildcard, or through a DNAME.
             found = lookup(self.zone.find, self.zone.apex, name, PROBE_TYPES[0])
             if found.node is not None:

@@ -46,13 +46,21 @@ def walk(find: Find, apex: bytes, qname: bytes, qtype: int) -> Walk:
     while True:
         found = lookup(find, apex, owner, qtype)
         target, answer = follow(found, owner, answer)
-        # RFC 1034 section 3.6.2: queries "which match the CNAME type are not restarted": one that a DNAME makes, too.
-        matched = found.kind is Kind.DNAME and qtype in (types.CNAME, types.ANY)
-        if target is None or matched or target in seen or len(seen) > CHAIN_LIMIT or not is_subdomain(target, apex):
+        ends = target is None or target in seen or len(seen) > CHAIN_LIMIT or not is_subdomain(target, apex)
+        if target is None or ends or _is_last(found, target, qtype):
             ended = _end(find, apex, found, owner, answer, followed=target is not None)
             return _with_hosts(find, apex, ended, found, owner) if qtype in TARGET_AFTER else ended
         seen.add(target)
         owner = target
+
+
+def _is_last(found: Found, target: bytes, qtype: int) -> bool:
+    """Whether a DNAME's link, to a name of the zone, ends the chain."""
+    if found.kind is not Kind.DNAME:
+        return False
+    # RFC 1034 section 3.6.2: queries "which match the CNAME type are not restarted": one that a DNAME makes, too. A DNAME to
+    # a name below its own owner would be met again and again, by ever longer names.
+    return qtype in (types.CNAME, types.ANY) or is_subdomain(target, found.encloser)
 
 
 def follow(found: Found, owner: bytes, answer: tuple[RR, ...]) -> tuple[bytes | None, tuple[RR, ...]]:
@@ -61,7 +69,8 @@ def follow(found: Found, owner: bytes, answer: tuple[RR, ...]) -> tuple[bytes | 
         return None, answer
     if found.kind is Kind.CNAME:
         return found.rrset.rdatas[0].lower(), answer + rr_of(owner, found.rrset)
-    answer += rr_of(found.encloser, found.rrset)
+    # A chain may come to the same DNAME twice. RFC 2181 section 5: "servers should suppress such duplicates if encountered".
+    answer += tuple(rr for rr in rr_of(found.encloser, found.rrset) if rr not in answer)
     target = owner[: -len(found.encloser)] + found.rrset.rdatas[0]
     if len(target) > NAME_MAX:
         return None, answer
