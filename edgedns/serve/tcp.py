@@ -1,7 +1,8 @@
 """TCP: one epoll loop in one thread, for all listening sockets of a worker (RFC 7766).
 
 Queries are answered in the order in which they came, however they were cut into segments. Every bound gives way by
-closing the connection that has done nothing for longest, so that a crowd of idle ones keeps no new client out.
+closing the connection that has done nothing for longest, so that a crowd of idle ones keeps no new client out. Who asks
+much at once is answered for a moment at a time, behind those who ask little, so that no crowd of busy ones does either.
 Where there is a native engine it answers whole, plain messages at once; what is cut short, slow or unusual is left to this.
 """
 
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgedns.engine import native
@@ -46,6 +48,9 @@ ACCEPTS_AT_ONCE = 64
 EVENTS_AT_ONCE = 256
 ROW = 17  # an address and its size
 LOWEST = 64  # descriptors that are likely to be open beside connections; what is above them all this alone answers
+TURN = 0.001  # seconds for which one connection is answered before it is another's turn
+BEHIND = 0.003  # seconds of a round for those whose turn was too short
+SENDING = 1 << 17  # octets that the kernel may keep for a slow reader, which it doubles for its own use
 LINGER = 0.3  # seconds for which open connections are served on when the listening sockets are let go
 
 
@@ -53,21 +58,34 @@ LINGER = 0.3  # seconds for which open connections are served on when the listen
 class Limits:
     """Bounds of one worker. `idle`: seconds without a whole query in or `progress` octets out; octets otherwise.
 
-    `unsent` is what may wait for a slow reader before no more of its queries are read.
+    `unsent` is what may wait for a slow reader before no more of its queries are read; `held` is what may lie here of all
+    connections, unread or unsent.
     """
 
     idle: float = IDLE
     connections: int = 2000
     per_client: int = 500
     unsent: int = 1 << 17
+    held: int = 1 << 26
     at_once: int = 1 << 12
     progress: int = 1 << 14
+
+
+def limits(idle: float = IDLE) -> Limits:
+    """The usual ones; fewer connections where descriptors don't suffice for them and for what else a worker opens."""
+    usual, (descriptors, _) = Limits(idle), resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY or descriptors >= usual.connections + LOWEST:
+        return usual
+    most = max(descriptors - LOWEST, 1)
+    return replace(usual, connections=most, per_client=max(most // 4, 1))
 
 
 class Connection:
     """One client's stream: octets not yet answered, octets not yet sent."""
 
-    __slots__ = ("active", "client", "crowd", "drained", "ended", "inbox", "outbox", "sock", "stream", "waiting", "watched")
+    __slots__ = (
+        *("active", "client", "crowd", "drained", "ended", "held", "inbox", "outbox", "sock", "stream", "waiting", "watched"),
+    )
 
     def __init__(self, sock: socket.socket, client: bytes, now: float, crowd: OrderedDict[int, Connection]) -> None:
         self.sock = sock
@@ -76,6 +94,7 @@ class Connection:
         self.active = now  # CLOCK_MONOTONIC
         self.inbox = bytearray()
         self.outbox = bytearray()
+        self.held = 0  # octets in both when its turn ended
         self.waiting = 0  # replies that lie in outbox
         self.drained = 0  # octets sent since they last counted as progress
         self.ended = False  # the client sends no more
@@ -86,6 +105,11 @@ class Connection:
     def is_plain(self) -> bool:
         """Nothing of it waits, neither here nor for the client: the next whole message may be anybody's."""
         return not (self.inbox or self.outbox or self.stream or self.ended)
+
+    @property
+    def has_message(self) -> bool:
+        inbox = self.inbox
+        return len(inbox) >= 2 and len(inbox) >= 2 + (inbox[0] << 8 | inbox[1])
 
 
 def open_listener(address: Address) -> socket.socket:
@@ -132,6 +156,8 @@ class TcpServer:
         # Least recently active first: all of them, and those of each client.
         self._connections: OrderedDict[int, Connection] = OrderedDict()
         self._clients: dict[bytes, OrderedDict[int, Connection]] = {}
+        self._behind: OrderedDict[int, Connection] = OrderedDict()  # who could be answered at once, in this order
+        self._held = 0  # octets of all
         self._look = look if native.LOOPS else None
         self._looked = 0.0
         self._native: Native | None = None
@@ -164,16 +190,19 @@ class TcpServer:
         os.eventfd_write(self._wake, 1)
 
     def _round(self, timeout: float) -> None:
+        timeout = 0 if self._behind else timeout
         answering = self._answering()
         if answering is None:
             events = self._epoll.poll(timeout, EVENTS_AT_ONCE)
         else:
             events = self._answered(native.streams(self._epoll.fileno(), timeout, self._plain, answering, self._clock.now))
         for descriptor, each in events:
-            try:
-                self._turn(descriptor, each)
-            except Exception as error:
-                self._complain("serving TCP", error)
+            self._turn(descriptor, each)
+        until = time.monotonic() + BEHIND
+        for _ in range(len(self._behind)):
+            self._turn(self._behind.popitem(last=False)[0], 0)
+            if time.monotonic() > until:
+                break
 
     def _answering(self) -> Native | None:
         """What the native engine answers from: looked at whenever the clock moved."""
@@ -202,31 +231,54 @@ class TcpServer:
         return [one[:2] for one in rest]
 
     def _turn(self, descriptor: int, events: int) -> None:
-        """Let one socket go on: a bounded step, so that no client holds up the others for long."""
-        if descriptor == self._wake:
-            self._stopping = True
-            return
-        listener = self._listeners.get(descriptor)
-        if listener:
-            self._accept(listener)
-            return
-        connection = self._connections.get(descriptor)
-        if connection is None:
-            return
+        """Let one socket go on; no events: it is one of those behind."""
+        listener, connection = self._listeners.get(descriptor), self._connections.get(descriptor)
         try:
-            if events & ~select.EPOLLOUT:
-                self._receive(connection)
-            self._answer(connection)
+            if descriptor == self._wake:
+                self._stopping = True
+            elif listener:
+                self._accept(listener)
+            elif connection:
+                self._step(connection, events)
+        except Exception as error:
+            self._complain("serving TCP", error)
+
+    def _step(self, connection: Connection, events: int) -> None:
+        """A bounded step, so that no client holds up the others for long; who is behind is answered in its turn only."""
+        descriptor = connection.sock.fileno()
+        try:
+            if descriptor not in self._behind:
+                if events & ~select.EPOLLOUT:
+                    self._receive(connection)
+                if not events & select.EPOLLOUT:
+                    self._answer(connection)
+            self._go_on(connection)
             self._send(connection)
-            self._answer(connection)
+            self._go_on(connection)
         except OSError:
             self._close(connection)
             return
-        if connection.ended and not connection.outbox and not connection.stream:
+        if connection.has_message and self._has_room(connection):
+            self._behind.setdefault(descriptor, connection)
+        elif connection.ended and not connection.outbox and not connection.stream:
             self._close(connection)
-        else:
-            self._watch(connection)
-            self._note_plain(connection, connection.is_plain)
+            return
+        self._watch(connection)
+        self._note_plain(connection, connection.is_plain)
+        self._hold(connection)
+
+    def _has_room(self, connection: Connection) -> bool:
+        """Whether its next message may be answered: its reader keeps up, and no transfer is under way."""
+        return len(connection.outbox) < self._limits.unsent and not connection.stream
+
+    def _hold(self, connection: Connection) -> None:
+        """Note what lies here; where that is too much in all, who did nothing for longest and has some of it gives way."""
+        held = len(connection.inbox) + len(connection.outbox)
+        self._held += held - connection.held
+        connection.held = held
+        while self._held > self._limits.held:
+            self._cells[TCP_REFUSED] += 1
+            self._close(next(one for one in self._connections.values() if one.held))
 
     def _note_plain(self, connection: Connection, plain: bool) -> None:
         """Whether the native engine may take its messages."""
@@ -257,6 +309,7 @@ class TcpServer:
             self._make_room(self._connections)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENDING)
         own = self._clients.setdefault(_crowd(client), own)  # making room may have ended it
         connection = self._connections[sock.fileno()] = own[sock.fileno()] = Connection(sock, client, time.monotonic(), own)
         self._note_plain(connection, True)
@@ -269,7 +322,7 @@ class TcpServer:
 
     def _receive(self, connection: Connection) -> None:
         """Take at most `at_once` octets; nothing while as much as may wait waits for the reader."""
-        if connection.ended or connection.stream or len(connection.outbox) >= self._limits.unsent:
+        if connection.ended or not self._has_room(connection):
             return
         try:
             octets = connection.sock.recv(self._limits.at_once)
@@ -281,15 +334,16 @@ class TcpServer:
             connection.ended = True
 
     def _answer(self, connection: Connection) -> None:
-        """Answer the whole messages in the inbox (RFC 1035 section 4.2.2: two octets of length before each)."""
-        self._go_on(connection)
-        inbox, start = connection.inbox, 0
-        while len(inbox) - start >= 2 and len(connection.outbox) < self._limits.unsent and not connection.stream:
+        """Answer whole messages of the inbox, for a moment (RFC 1035 section 4.2.2: two octets of length before each)."""
+        inbox, start, until = connection.inbox, 0, time.monotonic() + TURN
+        while len(inbox) - start >= 2 and self._has_room(connection):
             end = start + 2 + (inbox[start] << 8 | inbox[start + 1])
             if end > len(inbox):
                 break
             self._reply(connection, bytes(inbox[start + 2 : end]))
             start = end
+            if time.monotonic() >= until:
+                break
         if start:
             del inbox[:start]
             self._touch(connection)
@@ -351,7 +405,8 @@ class TcpServer:
 
     def _watch(self, connection: Connection) -> None:
         writing = bool(connection.outbox or connection.stream)
-        reading = not connection.ended and not connection.stream and len(connection.outbox) < self._limits.unsent
+        behind = connection.sock.fileno() in self._behind
+        reading = not connection.ended and not behind and self._has_room(connection)
         wanted = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if writing else 0)
         if wanted != connection.watched:
             connection.watched = wanted
@@ -375,6 +430,8 @@ class TcpServer:
         self._cells[TCP_UNSENT] += connection.waiting + (connection.stream is not None)
         descriptor, crowd = connection.sock.fileno(), _crowd(connection.client)
         self._note_plain(connection, False)
+        self._behind.pop(descriptor, None)
+        self._held -= connection.held
         del self._connections[descriptor]
         del self._clients[crowd][descriptor]
         if not self._clients[crowd]:

@@ -226,7 +226,7 @@ class Service:
         self._udp = [sock for sock in found if sock.type == socket.SOCK_DGRAM]
         listeners = [sock for sock in found if sock.type == socket.SOCK_STREAM]
         self._tcp = tcp.TcpServer(
-            *(listeners, respond, clock, cells, complain, tcp.Limits(idle=tcp_idle)), getattr(responder, "transfer", None), look
+            *(listeners, respond, clock, cells, complain, tcp.limits(tcp_idle)), getattr(responder, "transfer", None), look
         )
         self._leaves = [threading.Event() for _ in self._udp]
         self._threads = [
