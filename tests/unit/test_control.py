@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -72,7 +72,7 @@ def ask(control: Control, name: str = "www", of: int = 7, at: float = NOW, qtype
     return [str(ip_address(rr.rdata)) for rr in given.response.answer] or [types.rcode_name(given.response.rcode)]
 
 
-def measure(control: Control, rtts: dict[str, float | None], rounds: int = 1, now: float = NOW, **more: Any) -> float:
+def measure(control: Control, rtts: Mapping[str, float | None], rounds: int = 1, now: float = NOW, **more: Any) -> float:
     """Rounds of samples, each closed; gives the time then."""
     for _ in range(rounds):
         assert not control.ingest(samples(now + 1, rtts, **more), now + 1).rejected
@@ -176,6 +176,11 @@ def test_when_all_tests_fail_on_a_first_start_there_is_nothing_to_serve(place: P
         place.control()
 
 
+def empty(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        path.unlink()
+
+
 BREAKAGES: dict[str, Callable[[Place], object]] = {
     "a zone does not parse": lambda place: (place.rules / "example.net.yaml").write_text("zone: ["),
     "its zone's name is gone": lambda place: save(place.rules / "example.net.yaml", "%%%"),
@@ -183,14 +188,14 @@ BREAKAGES: dict[str, Callable[[Place], object]] = {
         place.rules, nominal=["cedar"], more="tests: [{name: www, type: A, from: 192.0.2.1, expect: alder}]\n"
     ),
     "providers.yaml does not parse": lambda place: (place.rules / "providers.yaml").write_text("{"),
-    "no file is left": lambda place: [path.unlink() for path in place.rules.iterdir()],
+    "no file is left": lambda place: empty(place.rules, "*"),
     "the directory is gone": lambda place: shutil.rmtree(place.rules),
     "the table is half": lambda place: place.table.write_text("10.0.0.0\t10.0.255.255\t645"),
     "the table is gone": lambda place: place.table.unlink(),
     "the root is damaged": lambda place: (place.top / "state/published/root.json").write_text('{"format": 1, "ser'),
     "the root is of another format": lambda place: (place.top / "state/published/root.json").write_text('{"format": 99}'),
     "the root is gone": lambda place: (place.top / "state/published/root.json").unlink(),
-    "published files are gone": lambda place: [p.unlink() for p in (place.top / "state/published").glob("*.bin")],
+    "published files are gone": lambda place: empty(place.top / "state/published", "*.bin"),
     "published files are damaged": lambda place: [
         p.write_bytes(p.read_bytes()[:-3] + b"xyz") for p in (place.top / "state/published").glob("*.bin")
     ],
@@ -269,8 +274,9 @@ def test_inline_tests_do_not_hold_back_a_new_table(place: Place) -> None:
 
 
 def test_a_salt_in_the_rules_is_used_by_every_node(tmp_path: Path) -> None:
-    places = [Place(tmp_path / name, more="salt: spice") for name in ("a", "b") if (tmp_path / name).mkdir() is None]
-    one, two = (place.control() for place in places)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    one, two = (Place(tmp_path / name, more="salt: spice").control() for name in ("a", "b"))
     assert one.world.salt == two.world.salt
     spread = [ask(one, "split", of) for of in range(NETWORKS)]
     assert spread == [ask(two, "split", of) for of in range(NETWORKS)]

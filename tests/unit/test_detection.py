@@ -285,7 +285,7 @@ def test_percentiles(nets: Callable[..., Net], seed: int, capsys: pytest.Capture
     net = nets(seed)
     whole = [blackout(net) for _ in range(40)]
     single = [took for _ in range(12) for took in paths(net)]
-    told = {"seed": seed, "blackouts": len(whole), "paths": len(single)}
+    told: dict[str, float] = {"seed": seed, "blackouts": len(whole), "paths": len(single)}
     told |= {f"blackout p{q}": round(float(np.percentile(whole, q)), 2) for q in (50, 99)}
     slower = [took for first in range(6) for took in slow(net, range(first, NETWORKS, 7))]
     told |= {f"path p{q}": round(float(np.percentile(single, q)), 2) for q in (50, 95, 99)}

@@ -15,6 +15,7 @@ import pytest
 from edgedns.config import TARGETS_METHODS
 from edgedns.control import targets
 from edgedns.control.targets import Answered, Targets, Wanted
+from edgedns.engine import seen
 from edgedns.engine.seen import NOT_STEERED, Seen
 from edgedns.model import Provider
 from edgedns.probe.collector import Outcome
@@ -65,7 +66,7 @@ class Case:
         self.world = world(folder)
         self.ring: list[Seen] = []
         self.now = NOW
-        monkeypatch.setattr(targets.seen, "read", lambda run, since, until: self.ring)
+        monkeypatch.setattr(seen, "read", lambda run, since, until: self.ring)
         self.targets = Targets(LocalStore(folder / "state"), folder, self.log.append, Wanted(**wanted))
 
     def learn(self, *queries: Seen, replied: Sequence[str] = (), lost: Sequence[str] = ()) -> list[str]:
@@ -156,7 +157,12 @@ def test_what_was_learnt_outlives_the_process_and_another_table(tmp_path: Path, 
 def test_the_clock_may_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tmp_path, monkeypatch)
     spans: list[tuple[float, float]] = []
-    monkeypatch.setattr(targets.seen, "read", lambda run, since, until: spans.append((since, until)) or [])
+
+    def read(run: Path, since: float, until: float) -> list[Seen]:
+        spans.append((since, until))
+        return []
+
+    monkeypatch.setattr(seen, "read", read)
     for case.now in (NOW, NOW + 5, NOW - 1e6, NOW - 1e6 + 5, NOW):
         case.learn()
     assert [until - since for since, until in spans] == [targets.OFFER_EVERY, 5, targets.OFFER_EVERY, 5, targets.OFFER_EVERY]
