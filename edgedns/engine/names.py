@@ -181,6 +181,8 @@ class _ZoneTails:
         """Whether a wildcard's CNAME answers alike whatever the question's name: its target exists, or is elsewhere."""
         links = [rr for rr in found.response.answer if rr.type == types.CNAME]
         target = links[0].rdata.lower()
+        if target == links[0].owner:  # a circle of one for itself, of two for the names that it makes
+            return False
         return len(links) == 1 and (not is_subdomain(target, self.zone.apex) or self.zone.find(target) is not None)
 
     def _types(self, name: bytes) -> set[int]:

@@ -16,6 +16,7 @@ from edgedns.engine.cells import Space
 from edgedns.engine.compile import atoms_file, compile_base, snapshot_of
 from edgedns.engine.load import load_rules
 from edgedns.engine.overlay import Spreader, compile_overlay
+from edgedns.engine.resolve import CHAIN_LIMIT
 from edgedns.engine.snapshot import Snapshot
 from edgedns.engine.tally import Tally
 from edgedns.errors import RuleErrors
@@ -38,7 +39,8 @@ zone: {zone}
 soa: {{mname: ns1.example.org., rname: noc.example.org, serial: 1}}
 ns: [ns1.example.org.]
 """
-# A wildcard that is a cut, one that redirects, one beside an alias that leads to a cut.
+# A wildcard that is a cut, one that redirects, one beside an alias that leads to a cut, one that leads to itself; a chain
+# of as many links as are followed.
 CORNERS = f"""\
 static:
   - "*.a NS www.example.org."
@@ -52,6 +54,9 @@ static:
   - "*.b.b MX 1 *.b.b"
   - "*.b.b MX 2 a.b.b"
   - "*.b.b HTTPS 1 ."
+  - "*.a.c CNAME *.a.c"
+  - "a CNAME link1"
+{"".join(f'  - "link{n} CNAME link{n + 1}"{chr(10)}' for n in range(1, CHAIN_LIMIT))}  - "link{CHAIN_LIMIT} A 192.0.2.3"
 """
 STEERED = '  "{}": {{rules: [{{name: near, match: {{prefix: 192.0.2.0/25}}, pin: alder}}, {{name: rest, pin: birch}}]}}\n'
 
