@@ -31,7 +31,9 @@ MAX_RDATA = 0xFFFF
 
 # What only a signer may write, and what only stands in messages (RFC 6895 section 3.1).
 SIGNER = frozenset({dns.rdatatype.RRSIG, dns.rdatatype.NSEC, dns.rdatatype.NSEC3, dns.rdatatype.NSEC3PARAM})
-_CLASSES = {"CH", "HS", "CS"}
+# RFC 3597 section 5: any class may be written as "CLASS" and its number.
+_CLASS = re.compile(r"IN|CH|HS|CS|CLASS[0-9]{1,5}")
+_INTERNET = frozenset({"IN", "CLASS1"})
 _SPECIAL = re.compile(r'[\\";()]')
 _TOKEN = re.compile(r"(?:\\.|[^\s\\\"])+")
 
@@ -196,12 +198,12 @@ class Reader:
         ttl = context.ttl
         for count, token in enumerate(tokens[:2]):
             word = token[0].upper()
-            if word in _CLASSES and count + 1 < len(tokens):
-                self._error(entry.at(token.start()), "E413", f"class {word}: a zone is of class IN")
-            elif word[0].isdigit():
+            if word[0].isdigit():
                 ttl = self._ttl(token[0], entry.at(token.start()), ttl)
-            elif word != "IN" and word not in _CLASSES:
+            elif not _CLASS.fullmatch(word):
                 return ttl, tokens[count:]
+            elif word not in _INTERNET and count + 1 < len(tokens):
+                self._error(entry.at(token.start()), "E413", f"class {word}: a zone is of class IN")
         return ttl, tokens[2:]
 
     def _ttl(self, text: str, where: Where, fallback: int) -> int:

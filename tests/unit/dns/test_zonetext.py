@@ -113,6 +113,21 @@ def test_any_zone_reads_as_dnspython_reads_it(entries: list[tuple[str, str, str,
     assert rows(read(text)) == by_dnspython(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "type_", "octets"),
+    [
+        ("a.example.net. CLASS1 TYPE1 10.0.0.2", 1, "0a000002"),
+        ("a.example.net. 60 class1 A \\# 4 0A000001", 1, "0a000001"),
+        ("a.example.net. CLASS1 60 TYPE731 \\# 6 abcd ( ef 01 23 45 )", 731, "abcdef012345"),
+        ("a.example.net. IN TYPE62347 \\# 0", 62347, ""),
+    ],
+)
+def test_rfc3597_5_types_and_classes_by_number(text: str, type_: int, octets: str) -> None:
+    """RFC 3597 section 5 has types and classes by number, known or not, and data of known types in either form."""
+    (record,) = read(text + "\n").records
+    assert (record.type, record.rdata.hex()) == (type_, octets)
+
+
 def test_places_are_those_of_the_text() -> None:
     reader = read("a A 192.0.2.1\n\n  ; nothing\nb TXT ( x\n  y )\nc A 192.0.2.2\n  A 192.0.2.3")
     assert [(rr.where.line, rr.where.column) for rr in reader.records] == [(1, 1), (4, 1), (6, 1), (7, 3)]
@@ -149,6 +164,8 @@ def test_a_place_inside_parentheses_is_the_line_of_the_part() -> None:
         ("a A 192.0.2.1 192.0.2.2", "E401"),
         ("a TYPE1 \\# 3 010203", "E401"),
         ("a 99999999999 A 192.0.2.1", "E208"),
+        ("a CLASS3 TXT x", "E413"),
+        ("a 60 CLASS32 TYPE731 \\# 0", "E413"),
         ("a ANY x", "E413"),
         ("a OPT x", "E413"),
         ("a TYPE0 \\# 0", "E413"),
