@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.bench.figures import figures, within
+
 
 def measured(*words: str) -> list[dict[str, float]]:
-    script = Path(__file__).with_name("round_of_many.py")
-    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=True)
-    told: list[dict[str, float]] = json.loads(done.stdout)
+    told: list[dict[str, float]] = figures("round_of_many.py", *words)
     return told
-
-
-def within(seconds: float) -> float:
-    """Who shares caches with others needs more CPU time for the same: twice that is let pass on a busy machine."""
-    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
-    return 2 * seconds if busy else seconds
 
 
 @pytest.mark.long
