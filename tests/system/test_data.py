@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from configparser import ConfigParser
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -227,34 +226,3 @@ def test_rules_are_checked_against_the_table_in_use(operator: Operator, tmp_path
     plain, with_state = (CliRunner().invoke(check, [str(rules), *more]) for more in ((), ("--state", operator.state)))
     assert (plain.exit_code, with_state.exit_code) == (1, 0)
     assert "W701" not in with_state.stdout
-
-
-DEPLOY = Path(__file__).parents[2] / "deploy"
-
-
-def unit(name: str) -> ConfigParser:
-    parsed = ConfigParser(strict=False, interpolation=None)
-    parsed.optionxform = str  # type: ignore[assignment,method-assign]
-    parsed.read_string((DEPLOY / name).read_text())
-    return parsed
-
-
-def test_the_timers_unit_runs_as_the_server_does() -> None:
-    """The same user and state directory, and a command that exists."""
-    server, updates, timer = (unit(f"edgedns{suffix}") for suffix in (".service", "-data.service", "-data.timer"))
-    for setting in ("User", "Group", "StateDirectory", "StateDirectoryMode", "ProtectSystem"):
-        assert updates["Service"][setting] == server["Service"][setting]
-    program, *words = updates["Service"]["ExecStart"].split()
-    assert program == server["Service"]["ExecStart"].split()[0]
-    assert words == ["data", "update"]
-    assert timer["Timer"]["OnCalendar"] == "daily"
-
-
-def test_the_timers_unit_is_hardened() -> None:
-    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(DEPLOY / "edgedns-data.service")]
-    if shutil.which(command[0]) is None:
-        pytest.skip("needs systemd-analyze")
-    done = subprocess.run(command, capture_output=True, text=True)
-    if "unrecognized option" in done.stderr:
-        pytest.skip("this systemd-analyze can't look at unit files")
-    assert done.returncode == 0, done.stdout

@@ -21,7 +21,6 @@ from tests.conformance.peers import free_port
 from tests.small import ADDRESS, write_rules, write_table
 from tests.system.serving import SLACK, TOKEN, UNLIMITED, Server, kill, wait_until
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
 # What systemd does between fork and exec: descriptors from 3 on, and whose they are.
 LAUNCHER = """
 import fcntl, os, sys
@@ -197,18 +196,6 @@ def test_sockets_are_allotted_so_that_each_is_read_and_each_worker_has_all() -> 
         assert (found, over) == ([[]], own)
     finally:
         sockets.close(made)
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_units_are_understood(tmp_path: Path) -> None:
-    for name in ("edgedns.service", "edgedns.socket"):
-        text = (DEPLOY / name).read_text().replace("/opt/edgedns/bin/edgedns", "/bin/true")
-        (tmp_path / name).write_text(text.replace("file:///usr/src/edgedns/docs/deploying.md", "https://example.net/"))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *map(str, tmp_path.iterdir())], capture_output=True, text=True
-    )
-    said = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "edgedns" in line]
-    assert said == []
 
 
 def test_without_a_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
