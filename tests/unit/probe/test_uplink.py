@@ -4,71 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
 
 from edgedns.probe import uplink as module
 from edgedns.probe.uplink import Uplink
-
-Reply = Callable[[web.Request, list[bytes]], web.Response]
+from tests.unit.probe.uplinked import collector, running, sums_hold, taken
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_EVERY", 0.02)
     monkeypatch.setattr(module, "PAUSE_MOST", 0.05)
-
-
-def taken(request: web.Request, lines: list[bytes]) -> web.Response:
-    return web.json_response({"accepted": len(lines), "rejected": []})
-
-
-@contextlib.asynccontextmanager
-async def collector(reply: Reply) -> AsyncIterator[tuple[str, list[bytes]]]:
-    got: list[bytes] = []
-
-    async def post(request: web.Request) -> web.Response:
-        lines = (await request.read()).splitlines()
-        response = reply(request, lines)
-        if response.status == 200:
-            got.extend(lines)
-        return response
-
-    app = web.Application()
-    app.router.add_post("/v1/samples", post)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", got
-    finally:
-        await runner.cleanup()
-
-
-async def running(uplink: Uplink, until: Callable[[], bool]) -> None:
-    task = asyncio.create_task(uplink.run())
-    try:
-        async with asyncio.timeout(5):
-            while not until():
-                await asyncio.sleep(0.01)
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-def sums_hold(uplink: Uplink) -> bool:
-    return uplink.added == uplink.accepted + uplink.rejected + uplink.dropped + uplink.backlog
-
-
-def go(main: Callable[[], Awaitable[None]]) -> None:
-    async def awaited() -> None:
-        await main()
-
-    asyncio.run(awaited())
 
 
 def test_lines_arrive_in_order_with_the_token() -> None:
@@ -89,7 +37,7 @@ def test_lines_arrive_in_order_with_the_token() -> None:
         assert seen == ["Bearer s3cret"] * 3
         assert sums_hold(uplink)
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_a_collector_that_was_away_gets_all_that_was_kept() -> None:
@@ -108,7 +56,7 @@ def test_a_collector_that_was_away_gets_all_that_was_kept() -> None:
         assert got == [b"%d" % n for n in range(100)]
         assert [text.split(",")[0] for text in said] == [f"collector at {url}/v1/samples takes no samples", "collector is back"]
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_the_backlog_is_bounded_and_loses_the_oldest() -> None:
@@ -125,7 +73,7 @@ def test_the_backlog_is_bounded_and_loses_the_oldest() -> None:
             await uplink.finish(2)
         assert got == [b"%d" % n for n in range(5, 15)]
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_rejections_are_counted_and_the_first_is_said() -> None:
@@ -144,7 +92,7 @@ def test_rejections_are_counted_and_the_first_is_said() -> None:
         assert sums_hold(uplink)
         assert "rejected 2 of 3 samples, the first: \"unknown provider 'dune'\\x1b[2J\"" in said[0]
 
-    go(main)
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"rejected": 5}', b'{"rejected": [5]}', b"\xff", b"x" * 200_000])
@@ -155,7 +103,7 @@ def test_a_strange_reply_is_harmless(text: bytes) -> None:
             uplink.add(b"1")
             await running(uplink, lambda: uplink.accepted == 1)
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_a_batch_too_large_is_halved() -> None:
@@ -171,7 +119,7 @@ def test_a_batch_too_large_is_halved() -> None:
         assert len(got) == 30
         assert uplink.rejected == 1
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_the_last_try_is_bounded_in_time() -> None:
@@ -190,4 +138,4 @@ def test_the_last_try_is_bounded_in_time() -> None:
         assert uplink.backlog == 1
         server.close()
 
-    go(main)
+    asyncio.run(main())

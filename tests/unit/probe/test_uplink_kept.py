@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from aiohttp import web
 from edgedns.probe import uplink as module
 from edgedns.probe.spool import Spool
 from edgedns.probe.uplink import SENT, Uplink
-from tests.unit.probe.test_uplink import collector, running, taken
+from tests.unit.probe.uplinked import collector, running, sums_hold, taken
 
 NOW = 1_764_000_000.0
 NOWHERE = "http://127.0.0.1:9"
@@ -33,18 +32,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def line(number: int, at: float = NOW) -> bytes:
     return b'{"at":%.3f,"n":%d}' % (at, number)
-
-
-def sums_hold(uplink: Uplink, found: int = 0) -> bool:
-    gone = uplink.accepted + uplink.rejected + uplink.dropped + uplink.expired
-    return uplink.added + found == gone + uplink.backlog
-
-
-def go(main: Callable[[], Awaitable[None]]) -> None:
-    async def awaited() -> None:
-        await main()
-
-    asyncio.run(awaited())
 
 
 def test_what_was_kept_follows_what_is_fresh(tmp_path: Path) -> None:
@@ -65,7 +52,7 @@ def test_what_was_kept_follows_what_is_fresh(tmp_path: Path) -> None:
         assert sums_hold(uplink)
         assert uplink.backlog == 0
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_a_collector_that_is_back_is_asked_with_what_it_may_have_had(tmp_path: Path) -> None:
@@ -88,7 +75,7 @@ def test_a_collector_that_is_back_is_asked_with_what_it_may_have_had(tmp_path: P
             await running(uplink, lambda: uplink.accepted == 30)
         assert bodies[1] == bodies[0]
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_without_a_spool_the_same_batch_is_sent_again_too() -> None:
@@ -107,7 +94,7 @@ def test_without_a_spool_the_same_batch_is_sent_again_too() -> None:
             await running(uplink, lambda: uplink.accepted == 2)
         assert bodies == [line(1), line(1), line(2)]
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_old_samples_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -121,7 +108,7 @@ def test_old_samples_are_dropped_and_counted(tmp_path: Path) -> None:
         assert uplink.expired == 1
         assert sums_hold(uplink, found=2)
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_retry_after_is_obeyed() -> None:
@@ -138,7 +125,7 @@ def test_retry_after_is_obeyed() -> None:
             await running(uplink, lambda: uplink.accepted == 1)
         assert times[1] - times[0] >= 1.0
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_the_time_of_sending_is_told() -> None:
@@ -155,7 +142,7 @@ def test_the_time_of_sending_is_told() -> None:
             await running(uplink, lambda: uplink.accepted == 1)
         assert sent == [f"{NOW + 0.25:.3f}"]
 
-    go(main)
+    asyncio.run(main())
 
 
 def test_what_is_left_at_the_end_is_kept(tmp_path: Path) -> None:
@@ -164,7 +151,7 @@ def test_what_is_left_at_the_end_is_kept(tmp_path: Path) -> None:
         uplink.add(line(1))
         await uplink.finish(1)
 
-    go(main)
+    asyncio.run(main())
     for path in tmp_path.glob("0*.ndjson"):
         assert line(1) in path.read_bytes()
 
