@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ NICE = -10 if os.geteuid() == 0 else 0  # as root they go before other work of t
 PATIENCE = 300.0  # until the first answer
 
 
-class Peer:
+class Peer(ABC):
     """One server; subclasses say the rest."""
 
     name: ClassVar[str]
@@ -38,9 +39,9 @@ class Peer:
         self.first_answer = 0.0
         self.log = folder / f"{self.name}.log"
 
+    @abstractmethod
     def configure(self) -> list[str]:
         """Write what it reads; the command that starts it in the foreground."""
-        raise NotImplementedError
 
     def environ(self) -> dict[str, str]:
         """More of the environment."""
