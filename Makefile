@@ -15,8 +15,10 @@ test: $(TESTED) lint
 	tools/packages --install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long" $(PYTEST)
 
+# Where there is no wheel of atheris its one test is skipped.
 test-long: $(TESTED)
 	tools/packages --install
+	-$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -e '.[fuzz]'
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST)
 
 # CPU per query beside NSD, Knot, gdnsd, PowerDNS and BIND: some ten minutes, BENCH="--rounds 3" for fewer.

@@ -1,4 +1,4 @@
-"""What operators type: dig and kdig judge the replies by themselves."""
+"""What operators type: dig, kdig and drill judge the replies by themselves."""
 
 from __future__ import annotations
 
@@ -27,6 +27,25 @@ def test_no_warnings(ask: Client, tool: str, transport: str) -> None:
     for name in ("zero", "nowhere", "host.child", "mail", "any.wild", "x.moved"):
         output = typed(tool, ask, f"{name}.cdn.example.net", "A", "+norecurse", transport)
         assert not re.search("(?i)warning|malformed|extra bytes|mismatch|;; .*error", output.replace("NOERROR", ""))
+
+
+@pytest.mark.parametrize("transport", ["-u", "-t"])
+@pytest.mark.parametrize(
+    ("name", "rcode", "holds"),
+    [
+        ("zero", "NOERROR", "192.0.2.104"),
+        ("nowhere", "NXDOMAIN", "SOA"),
+        ("mail", "NOERROR", "CNAME"),
+        ("host.child", "NOERROR", "AUTHORITY: 2"),
+        ("any.wild", "NOERROR", "ANSWER: 1"),
+        ("x.moved", "NOERROR", "DNAME"),
+    ],
+)
+def test_drill_reads_them(ask: Client, transport: str, name: str, rcode: str, holds: str) -> None:
+    output = typed("drill", ask, "-o", "rd", "-b", "1232", transport, f"{name}.cdn.example.net", "A")
+    assert f"rcode: {rcode}" in output
+    assert holds in output
+    assert not re.search("(?i)warning|malformed|;; .*(error|truncated)", output.replace("NOERROR", ""))
 
 
 @pytest.mark.parametrize("tool", ["dig", "kdig"])

@@ -1,4 +1,4 @@
-"""RFC 9018: cookies of edgedns, NSD and Knot are good at each other's, and a secret is rolled without a restart.
+"""RFC 9018: cookies of edgedns, NSD, Knot and BIND are good at each other's, and a secret is rolled without a restart.
 
 "Server Cookies so that an anycast server set including diverse implementations will interoperate with standard clients".
 """
@@ -34,7 +34,17 @@ template:
   - id: default
     global-module: mod-cookies/default
 """
+BIND = """
+options {{
+  directory "{folder}"; pid-file none; session-keyfile none; lock-file none;
+  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no;
+  require-server-cookie yes; cookie-algorithm siphash24; {secrets}
+}};
+controls {{ }};
+zone "example.net" {{ type primary; file "zone"; }};
+"""
 ENGINES = ("native", "python", "reference") if native.AVAILABLE else ("python", "reference")
+NAMED = shutil.which("named", path=peers.PATH)
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
 pytestmark = [
     pytest.mark.xdist_group("cookies"),
@@ -120,6 +130,41 @@ def test_knot_s_cookies_are_ours(nodes: dict[str, Server], tmp_path: Path, secre
             said = dig(port, "www.example.net", f"+cookie={cookie(node.port)}", "+nobadcookie")
             assert ("status: NOERROR" in said) is (secret == A)
             assert is_believed(node.port, theirs)
+
+
+@contextlib.contextmanager
+def bind(folder: Path, *secrets: str) -> Iterator[int]:
+    port = peers.free_port()
+    (folder / "zone").write_text(ZONE)
+    told = " ".join(f'cookie-secret "{secret}";' for secret in secrets)
+    (folder / "named.conf").write_text(BIND.format(folder=folder, port=port, secrets=told))
+    with (folder / "out").open("wb") as out:
+        command = [str(NAMED), "-f", "-c", str(folder / "named.conf"), "-n", "1"]
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+    try:
+        peers.wait_for(port, "example.net.", lambda: (folder / "out").read_text() if process.poll() is not None else "")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.skipif(NAMED is None, reason="needs named")
+def test_bind_s_cookies_are_ours(nodes: dict[str, Server], tmp_path: Path) -> None:
+    """BIND makes cookies by its first secret and believes those of all; where it wants one, others are BADCOOKIE."""
+
+    def is_wanted(sent: str) -> bool:
+        said = dig(port, "www.example.net", f"+cookie={sent}", "+nobadcookie")
+        assert "BADCOOKIE" in said or "NOERROR" in said
+        return "NOERROR" in said
+
+    for secrets in ((A, B), (C,)):
+        with bind(tmp_path, *secrets) as port:
+            theirs = cookie(port)
+            for engine, node in nodes.items():
+                assert is_believed(node.port, theirs) is (A in secrets), engine
+                assert is_wanted(cookie(node.port)) is (A in secrets), engine
+            assert not is_wanted(theirs[:-2] + f"{int(theirs[-2:], 16) ^ 1:02x}")
 
 
 def recipe() -> list[str]:
