@@ -1,4 +1,4 @@
-"""Coverage-guided: `python tests/fuzz/reply.py -max_total_time=600 CORPUS`; needs `pip install atheris`. As a test: test_reply_fuzzed.
+"""Coverage-guided, by test_reply_fuzzed.py or `python tests/fuzz/reply.py -max_total_time=600 CORPUS`; needs atheris.
 
 Each input is a packet: the fast path and the reference path must agree on it, and give silence or a well-formed reply.
 """
