@@ -165,12 +165,15 @@ static void be_modest(query *q, size_t question)
 static void put_opt(query *q, size_t options, sink *out)
 {
     const plan *said = &q->said;
-    put16(out, 0); /* the root, and the type's upper octet */
-    put8(out, T_OPT);
-    put16(out, UDP_PAYLOAD);
-    put16(out, ((unsigned)said->rcode >> 4) << 8);
-    put16(out, q->dnssec_ok ? DO << 8 : 0);
-    put16(out, (unsigned)options);
+    uint8_t *at = claim(out, OPT_FIXED);
+    if (!at)
+        return;
+    at[0] = 0; /* the root */
+    set16(at + 1, T_OPT);
+    set16(at + 3, UDP_PAYLOAD);
+    set16(at + 5, ((unsigned)said->rcode >> 4) << 8);
+    set16(at + 7, q->dnssec_ok ? DO << 8 : 0);
+    set16(at + 9, (unsigned)options);
     if (!options)
         return;
     if (q->nsid && q->w->nsid.count)
@@ -208,8 +211,11 @@ static void put_records(const plan *said, sink *out)
 {
     size_t size = said->record_count ? said->records.size / said->record_count : 0;
     for (uint32_t i = 0; size > 2 && i < said->record_count; i++) {
-        put16(out, said->owner);
-        put(out, (span){said->records.at + i * size + 2, size - 2});
+        uint8_t *at = claim(out, size);
+        if (!at)
+            return;
+        memcpy(at, said->records.at + i * size, size);
+        set16(at, said->owner);
     }
 }
 
@@ -248,6 +254,18 @@ static size_t reply_limit(const query *q)
     return q->payload < UDP_PAYLOAD ? q->payload : UDP_PAYLOAD;
 }
 
+/* RFC 1035 section 4.1.1 */
+static void put_header(const query *q, unsigned flags, const unsigned counts[4], sink *out)
+{
+    uint8_t *at = claim(out, HEADER);
+    if (!at)
+        return;
+    memcpy(at, q->packet.at, 2);
+    set16(at + 2, flags << 8 | ((unsigned)q->said.rcode & 0x0F));
+    for (int i = 0; i < 4; i++)
+        set16(at + 4 + 2 * i, counts[i]);
+}
+
 /* The whole message into `out`. */
 static void put_reply(query *q, sink *out)
 {
@@ -269,12 +287,7 @@ static void put_reply(query *q, sink *out)
     }
     additionals += q->edns;
     flags |= q->packet.at[2] & (OPCODE | RD);
-    put16(out, (unsigned)q->packet.at[0] << 8 | q->packet.at[1]);
-    put16(out, flags << 8 | ((unsigned)said->rcode & 0x0F));
-    put16(out, question.size != 0);
-    put16(out, answers);
-    put16(out, authorities);
-    put16(out, additionals);
+    put_header(q, flags, (const unsigned[4]){question.size != 0, answers, authorities, additionals}, out);
     put(out, question);
     if (kept && said->tail != NONE)
         put_tail(q, said->tail, kept < tail ? kept : tail, out);

@@ -47,9 +47,12 @@ static bool read_question(cursor *c, query *q)
 {
     if (!read_name(c, q))
         return false;
-    q->type = take16(c);
-    q->klass = take16(c);
-    return !c->cut;
+    span fixed = pass(c, 4);
+    if (c->cut)
+        return false;
+    q->type = get16(fixed.at);
+    q->klass = get16(fixed.at + 2);
+    return true;
 }
 
 /* Go past a record's owner; was it the root, written out? */
@@ -111,27 +114,30 @@ static bool read_options(query *q, span rdata)
 static bool read_record(cursor *c, query *q, bool additional)
 {
     bool at_root = pass_owner(c);
-    unsigned type = take16(c), payload = take16(c);
-    uint32_t ttl = take32(c);
-    span rdata = pass(c, take16(c));
+    span fixed = pass(c, RECORD_FIXED);
     if (c->cut)
         return false;
-    if (type != T_OPT)
+    span rdata = pass(c, get16(fixed.at + 8));
+    if (c->cut)
+        return false;
+    if (get16(fixed.at) != T_OPT)
         return true;
     if (!additional || q->edns)
         return false;
     q->edns = true;
-    q->payload = payload;
-    q->version = ttl >> 16 & 0xFF;
-    q->dnssec_ok = (ttl >> 8 & DO) != 0;
+    q->payload = get16(fixed.at + 2);
+    q->version = fixed.at[5];
+    q->dnssec_ok = (fixed.at[6] & DO) != 0;
     return (q->version != 0 || read_options(q, rdata)) && at_root;
 }
 
 /* All of the packet. The rcode that its form alone earns, or LOOK_UP. */
 static int read_packet(query *q)
 {
-    cursor c = {q->packet, 4, false};
-    unsigned questions = take16(&c), answers = take16(&c), authorities = take16(&c), additionals = take16(&c);
+    cursor c = {q->packet, HEADER, false};
+    const uint8_t *counts = q->packet.at + 4; /* `begin` has seen that there is a header */
+    unsigned questions = get16(counts), answers = get16(counts + 2), authorities = get16(counts + 4);
+    unsigned additionals = get16(counts + 6);
     bool good = questions <= 1, asked = false;
     q->end = HEADER;
     if (good && questions) {

@@ -4,7 +4,8 @@ enum {
     NODE = 8, TAIL = 13, SLOT = 4, RANKING = 12, RULE = 2, POLICY = 3, ZONE = 5, /* of a row; a rule's answers come on top */
     HEADER = 12, NAME_MAX_OCTETS = 255, LABELS = 128, /* the root's included: each other has at least two octets */
     SPLIT_SLOTS = 4096, POINTER_REACH = 0x3E00, AT_QNAME = 0xC00C,
-    UDP_PAYLOAD = 1232, UDP_PLAIN = 512, LARGEST = 65535, COOKIE_SECRET = 16, NSID_MAX = 512, OPT_FIXED = 11, GROWTH = 32,
+    UDP_PAYLOAD = 1232, UDP_PLAIN = 512, LARGEST = 65535, COOKIE_SECRET = 16, NSID_MAX = 512, GROWTH = 32,
+    RECORD_FIXED = 10, OPT_FIXED = 1 + RECORD_FIXED, /* of a record, what is between its owner and its content */
 };
 enum { QR = 0x80, AA = 0x04, TC = 0x02, RD = 0x01, OPCODE = 0x78, DO = 0x80 };
 enum { IN = 1, CH = 3, ANY_CLASS = 255 };
@@ -22,6 +23,11 @@ typedef struct {
     const uint8_t *at;
     size_t size;
 } span;
+
+/* Numbers within octets that are known to be there. */
+static inline unsigned get16(const uint8_t *at) { return (unsigned)at[0] << 8 | at[1]; }
+
+static inline void set16(uint8_t *at, unsigned value) { at[0] = (uint8_t)(value >> 8), at[1] = (uint8_t)value; }
 
 static bool same(span a, span b) { return a.size == b.size && memcmp(a.at, b.at, a.size) == 0; }
 
@@ -55,13 +61,7 @@ static inline unsigned take8(cursor *c)
 static inline unsigned take16(cursor *c)
 {
     span octets = pass(c, 2);
-    return octets.size ? (unsigned)octets.at[0] << 8 | octets.at[1] : 0;
-}
-
-static inline uint32_t take32(cursor *c)
-{
-    span o = pass(c, 4);
-    return o.size ? (uint32_t)o.at[0] << 24 | (uint32_t)o.at[1] << 16 | (uint32_t)o.at[2] << 8 | o.at[3] : 0;
+    return octets.size ? get16(octets.at) : 0;
 }
 
 typedef struct {
@@ -99,7 +99,7 @@ static inline void put16(sink *out, unsigned value)
 {
     uint8_t *at = claim(out, 2);
     if (at)
-        at[0] = (uint8_t)(value >> 8), at[1] = (uint8_t)value;
+        set16(at, value);
 }
 
 /* Move the compression pointer at `at`, already written. */
@@ -109,9 +109,7 @@ static void add16(sink *out, size_t at, unsigned more)
         out->full = true;
         return;
     }
-    unsigned value = ((unsigned)out->at[at] << 8 | out->at[at + 1]) + more;
-    out->at[at] = (uint8_t)(value >> 8);
-    out->at[at + 1] = (uint8_t)value;
+    set16(out->at + at, get16(out->at + at) + more);
 }
 
 /* ---- what is answered from ----------------------------------------------------------------------------------------------- */

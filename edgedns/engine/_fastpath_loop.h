@@ -14,7 +14,7 @@ enum {
     LOOK_EVERY = 100,                   /* ms */
     RECEIVE_ROOM = 65535,               /* no datagram is longer */
     RECEIVE_STRIDE = 65536 + 64,        /* strides that spread over the cache's sets */
-    REPLY_ROOM = 2112,
+    REPLY_ROOM = 2112, CACHE_LINE = 64, /* the one is whole lines of the other */
     CONTROL_ROOM = 64,
     MARKS = 8192,
 };
@@ -36,7 +36,8 @@ typedef struct {
     struct sockaddr_in6 peer[BATCH];
     _Alignas(struct cmsghdr) uint8_t control[BATCH][CONTROL_ROOM];
     uint8_t *received;
-    uint8_t reply[BATCH][REPLY_ROOM];
+    uint8_t replies[BATCH * REPLY_ROOM]; /* one behind the other: few pages are touched */
+    size_t filled;
     int ready, taken; /* replies in `out`; messages of `in` whose headers must be set anew */
     int handed[HANDED_MAX], handed_count;
     query asked[GROUP];
@@ -120,6 +121,7 @@ static void make_ready(loop *l, int i, uint8_t *reply, size_t size)
     out->msg_hdr.msg_flags = 0;
     if (l->wildcard)
         turn_control(&out->msg_hdr);
+    l->filled += (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     l->ready++;
 }
 
@@ -139,6 +141,7 @@ static void send_ready(loop *l)
         l->fixed[REPLIED] += (uint64_t)more;
         sent += more;
     }
+    l->filled = 0;
     l->ready = 0;
 }
 
@@ -156,7 +159,7 @@ static void hand_over(loop *l, int i)
 
 static void answer_one(loop *l, int i, query *q)
 {
-    uint8_t *octets = l->reply[l->ready];
+    uint8_t *octets = l->replies + l->filled;
     sink out = {octets, 0, REPLY_ROOM, false};
     long size = finish(q, &out, l->marks, &l->marked);
     if (size == HAND_BACK) {
@@ -238,10 +241,10 @@ static bool hand_back(loop *l, PyObject *respond)
                 return PyErr_Occurred() ? false : (PyErr_SetString(PyExc_ValueError, "a reply too short"), false);
             }
             size_t kept = size <= REPLY_ROOM ? (size_t)size : 0;
-            memcpy(l->reply[0], octets, kept);
-            kept = kept ? limited(l, i, l->reply[0], kept) : 0;
+            memcpy(l->replies, octets, kept);
+            kept = kept ? limited(l, i, l->replies, kept) : 0;
             if (kept)
-                make_ready(l, i, l->reply[0], kept);
+                make_ready(l, i, l->replies, kept);
             else
                 l->fixed[SILENT]++;
             send_ready(l);

@@ -42,6 +42,7 @@ __attribute__((noipa)) static int answer_all(loop *l, size_t count)
         }
         answer_group(l, 0, GROUP);
         replies += l->ready;
+        l->filled = 0;
         l->ready = l->handed_count = 0;
         keep_counts(l);
     }

@@ -52,7 +52,7 @@ static loop *make_loop_without_socket(void)
     static loop *l;
     l = l ? l : must(calloc(1, sizeof *l));
     l->native = &served, l->limiter = make_limiter();
-    l->ready = l->handed_count = 0, l->marked = 0;
+    l->ready = l->handed_count = 0, l->filled = l->marked = 0;
     memset(l->fixed, 0, sizeof l->fixed);
     return l;
 }
