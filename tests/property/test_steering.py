@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from edgedns.model import NetworkKey, Provider, RttSample, Wan
 from edgedns.steer.decisions import Column, Decisions
 from edgedns.steer.health import Health
 from edgedns.steer.policy import decide
+from edgedns.steer.rows import Floats
 from edgedns.steer.rtt import RttStore
 from edgedns.steer.wan import WanTable, estimate
 
@@ -39,10 +42,11 @@ samples_strategy = st.lists(
 class Engine:
     """Rounds through store, table and decide; may be put down and taken up again between rounds."""
 
-    def __init__(self):
-        self.store, self.health, self.decisions, self.now = RttStore(), Health(), None, 1000.0
+    def __init__(self) -> None:
+        self.store, self.health, self.now = RttStore(), Health(), 1000.0
+        self.decisions: Decisions | None = None
 
-    def round(self, samples):
+    def round(self, samples: list[RttSample]) -> list[str]:
         for counted in self.health.observe(samples):
             self.store.observe_columns(counted)
         self.now += 10.0
@@ -51,7 +55,8 @@ class Engine:
         self.decisions = decide([COLUMN], PROVIDERS, {}, table, self.health, self.decisions, self.now, 20.0)
         return [self.decisions.columns[COLUMN].ranking_for(network).targets[0] for network in NETWORKS]
 
-    def restarted(self):
+    def restarted(self) -> Engine:
+        assert self.decisions is not None
         again = Engine()
         again.store = RttStore.from_sections(self.store.to_sections())
         again.health = Health.from_sections(self.health.to_sections())
@@ -59,7 +64,7 @@ class Engine:
         return again
 
 
-def measured(now, base, noise, rng):
+def measured(now: float, base: Floats, noise: float, rng: np.random.Generator) -> list[RttSample]:
     """One sample of every arm of every network; base[network, arm] in ms, noise a share."""
     rtt = base * (1 + rng.uniform(-noise, noise, base.shape))
     return [
@@ -68,11 +73,11 @@ def measured(now, base, noise, rng):
     ]  # fmt: skip
 
 
-def switches(answers):
+def switches(answers: list[list[str]]) -> list[int]:
     return [sum(a != b for a, b in pairwise(each)) for each in zip(*answers, strict=True)]
 
 
-def run(seed, base_of, rounds=HOUR, restart_at=()):
+def run(seed: int, base_of: Callable[[int], Floats], rounds: int = HOUR, restart_at: Collection[int] = ()) -> list[list[str]]:
     engine, rng, answers = Engine(), np.random.default_rng(seed), []
     for number in range(rounds):
         answers.append(engine.round(measured(engine.now, base_of(number), 0.05, rng)))
@@ -81,19 +86,19 @@ def run(seed, base_of, rounds=HOUR, restart_at=()):
     return answers
 
 
-def close_bases(seed):
+def close_bases(seed: int) -> Floats:
     """Arms of a network within some 10 % of each other, where noise can tempt."""
     rng = np.random.default_rng(seed)
     return rng.uniform(10, 100, (len(NETWORKS), 1)) * rng.uniform(0.95, 1.05, (len(NETWORKS), len(NAMES)))
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_an_hour_of_noise_gives_at_most_one_switch(seed):
+def test_an_hour_of_noise_gives_at_most_one_switch(seed: int) -> None:
     base = close_bases(seed)
     assert max(switches(run(seed, lambda number: base)[1:])) <= 1
 
 
-def test_a_step_of_30_percent_gives_exactly_one_switch():
+def test_a_step_of_30_percent_gives_exactly_one_switch() -> None:
     rng = np.random.default_rng(3)
     before = rng.uniform(10, 100, (len(NETWORKS), 1)) * np.array([1.0, 1.1, 1.3, 1.6])
     after = before * np.array([1.3, 1.0, 1.0, 1.0])
@@ -103,11 +108,11 @@ def test_a_step_of_30_percent_gives_exactly_one_switch():
     assert set(answers[-1]) == {"birch"}
 
 
-def test_a_restart_in_the_middle_changes_nothing():
+def test_a_restart_in_the_middle_changes_nothing() -> None:
     base = close_bases(4)
     after = base * np.array([1.4, 1.0, 1.0, 1.0])
 
-    def step(number):
+    def step(number: int) -> Floats:
         return base if number < 60 else after
 
     straight = run(4, step, 100)
@@ -120,7 +125,7 @@ def same(one: WanTable, other: WanTable) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name], equal_nan=a[name].dtype.kind == "f") for name in a)
 
 
-def closed(*parts):
+def closed(*parts: list[RttSample]) -> RttStore:
     store = RttStore()
     for part in parts:
         store.observe(part)
@@ -130,7 +135,7 @@ def closed(*parts):
 
 @settings(max_examples=60, deadline=None)
 @given(samples_strategy, st.randoms(use_true_random=False))
-def test_order_within_a_round_does_not_matter(samples, dice):
+def test_order_within_a_round_does_not_matter(samples: list[RttSample], dice: Random) -> None:
     shuffled = samples.copy()
     dice.shuffle(shuffled)
     cut = dice.randrange(len(samples) + 1)
@@ -139,7 +144,7 @@ def test_order_within_a_round_does_not_matter(samples, dice):
 
 @settings(max_examples=60, deadline=None)
 @given(samples_strategy, st.integers(0, 40))
-def test_two_collectors_merged_equal_one_that_saw_both(samples, cut):
+def test_two_collectors_merged_equal_one_that_saw_both(samples: list[RttSample], cut: int) -> None:
     one, other = closed(samples[:cut]), closed(samples[cut:])
     one.merge(other)
     assert same(estimate(one), estimate(closed(samples)))
@@ -151,7 +156,7 @@ def test_two_collectors_merged_equal_one_that_saw_both(samples, cut):
 
 @settings(max_examples=30, deadline=None)
 @given(samples_strategy)
-def test_stored_and_read_again_nothing_changes(samples):
+def test_stored_and_read_again_nothing_changes(samples: list[RttSample]) -> None:
     store = closed(samples)
     table = estimate(store)
     assert same(estimate(RttStore.from_sections(store.to_sections())), table)
@@ -160,7 +165,7 @@ def test_stored_and_read_again_nothing_changes(samples):
 
 @settings(max_examples=30, deadline=None)
 @given(samples_strategy, st.permutations(NAMES))
-def test_every_node_resolves_equals_alike(samples, order):
+def test_every_node_resolves_equals_alike(samples: list[RttSample], order: Sequence[str]) -> None:
     """The order in which providers are declared, and samples arrive, is no argument."""
     table = estimate(closed(samples[::-1]))
     elsewhere = decide([COLUMN], {name: PROVIDERS[name] for name in order}, {}, table, Health(), None, 1030.0, 20.0)
