@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedns.model import Capacity, NetworkKey, Provider, RttSample, Wan
+from edgedns.model import Capacity, NetworkKey, Provider, RttSample, State, Wan
 from edgedns.steer.capacity import Limits, cheapest, solve
 from edgedns.steer.decisions import Column, Decisions
 from edgedns.steer.health import Health
 from edgedns.steer.policy import decide
+from edgedns.steer.rows import Floats, Ints
 from edgedns.steer.rtt import RttStore
 from edgedns.steer.spill import absences, only_plans, pairs, plan_prices, with_plan
 from edgedns.steer.wan import estimate
 
 INF = np.inf
+Case = tuple[Floats, Floats, Floats, Floats, Ints]
 
 
 @st.composite
-def cases(draw):
+def cases(draw: st.DrawFn) -> Case:
     """(demand, cost, cap, fixed, current) of up to 40 rows and 5 providers."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     rows, providers = draw(st.integers(1, 40)), draw(st.integers(1, 5))
@@ -37,7 +41,7 @@ def cases(draw):
 
 @settings(max_examples=150, deadline=None)
 @given(cases())
-def test_laws_of_a_plan(case):
+def test_laws_of_a_plan(case: Case) -> None:
     demand, cost, cap, fixed, current = case
     limits = Limits(cap, fixed)
     plan = solve(demand, cost, limits, current)
@@ -57,7 +61,7 @@ def test_laws_of_a_plan(case):
 
 @settings(max_examples=100, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
-def test_a_cap_is_passed_only_where_every_other_way_passes_more(case, dice):
+def test_a_cap_is_passed_only_where_every_other_way_passes_more(case: Case, dice: Random) -> None:
     """No other assignment of whole rows that anybody thinks of is over by less in all."""
     demand, cost, cap, fixed, current = case
     plan = solve(demand, cost, Limits(cap, fixed), current)
@@ -70,7 +74,7 @@ def test_a_cap_is_passed_only_where_every_other_way_passes_more(case, dice):
 
 @settings(max_examples=60, deadline=None)
 @given(cases())
-def test_without_caps_nothing_is_priced(case):
+def test_without_caps_nothing_is_priced(case: Case) -> None:
     demand, cost, cap, fixed, _ = case
     nobody = np.full(len(demand), -1)
     plan = solve(demand, cost, Limits(np.full(len(cap), INF), fixed), nobody)
@@ -80,7 +84,7 @@ def test_without_caps_nothing_is_priced(case):
 
 @settings(max_examples=60, deadline=None)
 @given(cases(), st.floats(1.0, 3.0))
-def test_more_room_never_costs_more(case, more):
+def test_more_room_never_costs_more(case: Case, more: float) -> None:
     demand, cost, cap, fixed, _ = case
     nobody = np.full(len(demand), -1)
     tight, roomy = (solve(demand, cost, Limits(one, fixed), nobody) for one in (cap, cap * more))
@@ -111,14 +115,16 @@ class Node:
         )  # fmt: skip
         store.close_round(1010.0)
         self.table, self.now, self.gone = estimate(store), 1010.0, frozenset[str]()
-        self.decisions: Decisions | None = None
-        self.decide()
+        self.decisions = self.decided(None)
+
+    def decided(self, before: Decisions | None) -> Decisions:
+        self.now += 1.0
+        states: dict[str, State] = dict.fromkeys(self.gone, "down")
+        return decide((self.column,), self.providers, states, self.table, Health(), before, self.now, 0.0)
 
     def decide(self, *gone: str) -> None:
-        self.gone, self.now = self.gone | frozenset(gone), self.now + 1.0
-        states = dict.fromkeys(self.gone, "down")
-        world = (self.providers, states, self.table, Health(), self.decisions, self.now, 0.0)
-        self.decisions = decide((self.column,), *world)
+        self.gone |= frozenset(gone)
+        self.decisions = self.decided(self.decisions)
 
     def plan(self) -> None:
         """Solve for what is up and for what may be up next, and follow it."""
@@ -158,7 +164,7 @@ class Node:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(3, 6), st.floats(1.1, 2.2), st.data())
-def test_no_failover_overloads_whom_caps_could_spare(seed, providers, room, data):
+def test_no_failover_overloads_whom_caps_could_spare(seed: int, providers: int, room: float, data: st.DataObject) -> None:
     """One provider gone is solved for beforehand; when another follows, what was solved since the first speaks."""
     node = Node(seed, providers, room)
     node.plan()
@@ -174,7 +180,9 @@ def test_no_failover_overloads_whom_caps_could_spare(seed, providers, room, data
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(4, 6), st.floats(1.1, 2.2), st.data())
-def test_two_of_the_most_loaded_that_go_at_once_overload_nobody(seed, providers, room, data):
+def test_two_of_the_most_loaded_that_go_at_once_overload_nobody(
+    seed: int, providers: int, room: float, data: st.DataObject
+) -> None:
     node = Node(seed, providers, room)
     load = node.loads()  # by which the plan picks its pairs
     node.plan()
@@ -185,7 +193,7 @@ def test_two_of_the_most_loaded_that_go_at_once_overload_nobody(seed, providers,
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.data())
-def test_two_that_go_at_once_are_put_right_by_the_next_plan(seed, data):
+def test_two_that_go_at_once_are_put_right_by_the_next_plan(seed: int, data: st.DataObject) -> None:
     node = Node(seed, 5, 2.2)
     node.plan()
     node.decide(*data.draw(st.permutations(node.names))[:2])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
@@ -171,7 +173,7 @@ def test_own_form_round_trip(tmp_path: Path) -> None:
 def own(**changes: Any) -> bytes:
     table = asn.embedded()
     about = {"source": "made", "date": "2026-11-01", "rows4": 1, "rows6": 0} | changes
-    return asnpack.pack(table.v4.take(slice(0, 3)), table.v6.take(slice(0, 2)), {64496: "Alder"}, about)
+    return asnpack.pack(table.v4.take(np.arange(3)), table.v6.take(np.arange(2)), {64496: "Alder"}, about)
 
 
 BROKEN: dict[str, tuple[bytes, str]] = {
@@ -255,7 +257,7 @@ def test_own_form_checks_its_sum(monkeypatch: pytest.MonkeyPatch) -> None:
         def hexdigest(self) -> str:
             return "0" * 64
 
-    monkeypatch.setattr(asnpack.hashlib, "sha256", lambda _: Wrong())
+    monkeypatch.setattr(hashlib, "sha256", lambda _: Wrong())
     content = own()
     monkeypatch.undo()
     with pytest.raises(SourceError, match="checksum is wrong"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from ipaddress import ip_address, ip_network
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -173,7 +174,7 @@ def test_unmapped_has_no_levels(plain: Atoms) -> None:
 
 
 def test_sections_give_the_same_atoms_back(open_: Atoms) -> None:
-    codes = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "i4": "i"}
+    codes: dict[str, Literal["B", "H", "I", "Q", "i"]] = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "i4": "i"}
     flat = {name: memoryview(column.tobytes()).cast(codes[column.dtype.str[1:]]) for name, column in open_.sections().items()}
     again = Atoms.from_sections(flat)
     for name in Atoms.__dataclass_fields__:

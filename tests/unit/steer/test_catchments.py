@@ -126,7 +126,8 @@ def test_replies_of_other_paths_and_those_before_it_moved_end_nothing(other: Rtt
 def test_many_paths_are_held_to_what_was_heard_one_by_one() -> None:
     dice = Random(5)
     networks = [NetworkKey(64500 + n, "DE", 4, n) for n in range(20)]
-    chances = [(v, p, n, f) for v in ("fra1", "iad1") for p in ("alder", "birch") for n in networks for f in (4, 6)]
+    families: tuple[Family, ...] = (4, 6)
+    chances = [(v, p, n, f) for v in ("fra1", "iad1") for p in ("alder", "birch") for n in networks for f in families]
     told_of, sampled = dice.sample(chances, 60), dice.sample(chances, 70)
     known = Catchments()
     known.take([LandedReply(START, "ams1", p, n, f, v) for v, p, n, f in told_of], START)

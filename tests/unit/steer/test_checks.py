@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Literal
+
 import pytest
 
-from edgedns.model import AllDown, Check, Failover, NetworkKey, Pin, Provider, Reason, Wan, Weighted
+from edgedns.model import Action, AllDown, Check, Failover, Family, NetworkKey, Pin, Provider, Reason, State, Wan, Weighted
 from edgedns.steer.checks import Checks, Target, targets_of
 from edgedns.steer.decisions import Column, Ranking
 from edgedns.steer.health import Health
@@ -17,10 +20,12 @@ V4, SECOND, V6 = bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2)), bytes.fromhex("20
 ALDER = Provider("alder", (V4, SECOND), (V6,), check=CHECK)
 BIRCH = Provider("birch", (bytes((198, 51, 100, 1)),), (bytes(15) + b"\2",))
 BOTH = {"alder": ALDER, "birch": BIRCH}
+Policy = Literal["fail-open", "nodata", "servfail", "use"]
+Failing = tuple[str, Family]
 ANYONE = NetworkKey(64500, "DE", 4, 1)
 
 
-def following(providers=None) -> Checks:
+def following(providers: Mapping[str, Provider] | None = None) -> Checks:
     checks = Checks()
     checks.follow(BOTH if providers is None else providers)
     return checks
@@ -116,7 +121,10 @@ class TestFollowing:
             Checks.from_json(plain)
 
 
-def decided(action, all_down="fail-open", failing=(), states=None, family=4, use="") -> Ranking:
+def decided(
+    action: Action, all_down: Policy = "fail-open", failing: Collection[Failing] = (),
+    states: Mapping[str, State] | None = None, family: Family = 4, use: str = "",
+) -> Ranking:  # fmt: skip
     column = Column(action, family, AllDown(all_down, use))
     args = (BOTH, states or {}, estimate(RttStore()), Health(), None, 0.0, 30.0)
     made = decide([column], *args, failing=frozenset(failing)).columns[column]
@@ -124,14 +132,16 @@ def decided(action, all_down="fail-open", failing=(), states=None, family=4, use
     return made.default
 
 
-ALDER4, BIRCH4, ALDER6 = ("alder", 4), ("birch", 4), ("alder", 6)
+ALDER4: Failing = ("alder", 4)
+BIRCH4: Failing = ("birch", 4)
+ALDER6: Failing = ("alder", 6)
 NAMES = ("alder", "birch")
 WAN, FAILOVER, WEIGHTED = Wan(NAMES, NAMES), Failover(NAMES), Weighted((("alder", 1.0), ("birch", 1.0)))
 
 
 class TestDeciding:
     @pytest.mark.parametrize("action", [WAN, FAILOVER])
-    def test_who_fails_is_out_in_that_family_only(self, action) -> None:
+    def test_who_fails_is_out_in_that_family_only(self, action: Action) -> None:
         assert decided(action, failing=[ALDER6]).targets == NAMES
         assert decided(action, failing=[ALDER6], family=6) == Ranking(("birch",), Reason.FAILED_OVER)
         assert decided(action, failing=[ALDER4]) == Ranking(("birch",), Reason.FAILED_OVER)
@@ -140,17 +150,17 @@ class TestDeciding:
         assert decided(WEIGHTED, failing=[ALDER4]) == Ranking(("birch",), Reason.WEIGHTED)
 
     @pytest.mark.parametrize("action", [WAN, FAILOVER, WEIGHTED, Pin("alder")])
-    @pytest.mark.parametrize(("all_down", "down"), [("nodata", "nodata"), ("servfail", "servfail")])
-    def test_all_failing_is_what_the_rule_says(self, action, all_down, down) -> None:
-        assert decided(action, all_down, [ALDER4, BIRCH4]) == Ranking((), Reason.ALL_DOWN, down=down)
-        assert decided(action, all_down, [ALDER4, BIRCH4], family=6).targets != ()
+    @pytest.mark.parametrize("down", ["nodata", "servfail"])
+    def test_all_failing_is_what_the_rule_says(self, action: Action, down: Literal["nodata", "servfail"]) -> None:
+        assert decided(action, down, [ALDER4, BIRCH4]) == Ranking((), Reason.ALL_DOWN, down=down)
+        assert decided(action, down, [ALDER4, BIRCH4], family=6).targets != ()
 
     @pytest.mark.parametrize("action", [WAN, FAILOVER, Pin("alder")])
-    def test_use(self, action) -> None:
+    def test_use(self, action: Action) -> None:
         assert decided(action, "use", [ALDER4, BIRCH4], use="birch") == Ranking(("birch",), Reason.ALL_DOWN)
 
     @pytest.mark.parametrize("action", [WAN, FAILOVER])
-    def test_checks_never_take_the_last_one_unless_asked(self, action) -> None:
+    def test_checks_never_take_the_last_one_unless_asked(self, action: Action) -> None:
         """Failing open gives everyone; but who was drained stays out as long as only a check speaks against another."""
         assert decided(action, failing=[ALDER4, BIRCH4]) == Ranking(NAMES, Reason.ALL_DOWN)
         assert decided(action, failing=[BIRCH4], states={"alder": "drain"}) == Ranking(("birch",), Reason.ALL_DOWN)

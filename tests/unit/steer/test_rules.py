@@ -115,7 +115,9 @@ def test_not_ttls(text: str) -> None:
     ],
 )
 def test_capacities(text: str, value: float, unit: Any) -> None:
-    assert words.capacity(text) == Capacity(pytest.approx(value), unit)
+    found = words.capacity(text)
+    assert found == Capacity(found.value, unit)
+    assert found.value == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["400", "0%", "101%", "400 GB", "4.0.0", ".", "-1Gbps", "0bps", "%"])

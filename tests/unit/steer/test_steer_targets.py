@@ -15,6 +15,7 @@ from edgedns.special import SPECIAL, Prefixes
 from edgedns.steer import targets
 from edgedns.steer.asn import load
 from edgedns.steer.atoms import Atoms, build
+from edgedns.steer.rows import Ints
 from edgedns.steer.targets import ADDRESS, DEMAND, HOST, Rows
 
 TABLE = (
@@ -48,7 +49,7 @@ def wanting(atoms: Atoms, **queries: int) -> Rows:
     )
 
 
-def texts(hosts: Rows, places: targets.Ints) -> list[str]:
+def texts(hosts: Rows, places: Ints) -> list[str]:
     return [str(ip_address(targets.packed(one))) for one in hosts["address"][places].tolist()]
 
 
@@ -66,7 +67,7 @@ def test_networks_of_many_addresses_are_those_of_each(atoms: Atoms, numbers: lis
     for one, network in zip(packed, found.tolist(), strict=True):
         family, value, _ = client_key(one, False)
         if (family == 4) == (len(one) == 4):  # the others are no host's address, and never get here
-            assert network == atoms.network[walk(atoms.index4, atoms.index6, family, value)]
+            assert network == atoms.network[walk(atoms.index4.data, atoms.index6.data, family, value)]
 
 
 @given(st.lists(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16), max_size=20))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from edgedns.errors import SourceError
-from edgedns.model import NetworkKey, Reason, RttSample, Wan
+from edgedns.model import Family, NetworkKey, Reason, RttSample, Wan
 from edgedns.steer.batch import batch_of
 from edgedns.steer.decisions import Column, ColumnDecisions, Decisions, Ranking
 from edgedns.steer.holdout import held_out
@@ -31,7 +32,9 @@ def deciding(rankings: dict[NetworkKey, Ranking], column: Column = COLUMN) -> De
     return Decisions({column: decided})
 
 
-def samples(network: NetworkKey, rtts: dict[str, list[float | None]], at: float = 1000.0, family: int = 4) -> list[RttSample]:
+def samples(
+    network: NetworkKey, rtts: Mapping[str, Sequence[float | None]], at: float = 1000.0, family: Family = 4
+) -> list[RttSample]:
     return [RttSample(at, "fra1", name, network, family, rtt) for name, found in rtts.items() for rtt in found]
 
 
@@ -42,7 +45,7 @@ def counted(decisions: Decisions, found: list[RttSample], column: Column = COLUM
     return uplift.gains(column)
 
 
-EVEN = {"alder": [50.0] * 8, "birch": [5.0] * 8, "cedar": [30.0] * 8}
+EVEN: dict[str, list[float | None]] = {"alder": [50.0] * 8, "birch": [5.0] * 8, "cedar": [30.0] * 8}
 
 
 class TestWhoCounts:
