@@ -20,48 +20,10 @@ import dns.exception
 import dns.message
 import dns.query
 
+from tests import authorities
 from tests.conformance.static_zone import lines
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-NSD = """
-server:
-  server-count: 1
-  ip-address: 127.0.0.1
-  port: {port}
-  username: ""
-  zonesdir: "{folder}"
-  database: ""
-  pidfile: "{folder}/nsd.pid"
-  xfrdfile: "{folder}/xfrd.state"
-  zonelistfile: "{folder}/zone.list"
-  logfile: "{folder}/nsd.log"
-  ipv4-edns-size: 1232
-  rrl-ratelimit: 0
-remote-control:
-  control-enable: no
-zone:
-  name: "{zone}"
-  zonefile: "zone"
-"""
-KNOT = """
-server:
-    listen: 127.0.0.1@{port}
-    rundir: "{folder}"
-    udp-workers: 1
-    tcp-workers: 1
-    background-workers: 1
-    version: ""
-database:
-    storage: "{folder}"
-log:
-  - target: stderr
-    any: warning
-zone:
-  - domain: "{zone}"
-    file: "{folder}/zone"
-    semantic-checks: off
-    zonefile-sync: -1
-"""
 COMMANDS = {"nsd": ("nsd", "-d", "-c"), "knot": ("knotd", "-c")}
 
 
@@ -88,7 +50,7 @@ def serving(server: str, zone: str, text: str, folder: Path, more: str = "") -> 
     port = free_port()
     (folder / "zone").write_text(text)
     config = folder / f"{server}.conf"
-    config.write_text({"nsd": NSD, "knot": KNOT}[server].format(port=port, folder=folder, zone=zone) + more)
+    config.write_text(_config(server, zone, folder, port) + more)
     log = folder / "out"
     with log.open("wb") as out:
         process = subprocess.Popen([*COMMANDS[server], str(config)], stdout=out, stderr=out, env={**os.environ, "PATH": PATH})
@@ -98,6 +60,13 @@ def serving(server: str, zone: str, text: str, folder: Path, more: str = "") -> 
     finally:
         process.terminate()
         process.wait(10)
+
+
+def _config(server: str, zone: str, folder: Path, port: int) -> str:
+    if server == "knot":
+        return authorities.knot(folder, zone, port, ['version: ""'], more=["semantic-checks: off"])
+    place = "ip-address: 127.0.0.1", f"port: {port}", f'logfile: "{folder}/nsd.log"'
+    return authorities.nsd(folder, {zone: "zone"}, [*place, "ipv4-edns-size: 1232", "rrl-ratelimit: 0"])
 
 
 def wait_for(port: int, zone: str, failed: Callable[[], object], within: float = 20) -> None:

@@ -17,21 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import authorities
+
 TOOLS = ("ip", "nsd", "unbound", "dig", "nsenter", "unshare")
-NSD = """
-server:
-  server-count: 1
-  username: ""
-  zonesdir: "{folder}"
-  database: ""
-  pidfile: "{folder}/nsd.pid"
-  xfrdfile: "{folder}/xfrd.state"
-  zonelistfile: "{folder}/zone.list"
-  logfile: "{folder}/nsd.log"
-{addresses}
-remote-control:
-  control-enable: no
-"""
 UNBOUND = """
 server:
   num-threads: 1
@@ -204,12 +192,11 @@ def _wait_for(true: Callable[[], bool], what: str, within: float = 20) -> None:
 
 def start_nsd(host: Host, zones: dict[str, str]) -> None:
     """NSD for these zones (name -> text), on all addresses of the host."""
-    lines = [f"  ip-address: {address}" for address in host.addresses]
-    config = NSD.format(folder=host.folder, addresses="\n".join(lines))
-    for number, (name, text) in enumerate(zones.items()):
-        (host.folder / f"{number}.zone").write_text(text)
-        config += f'zone:\n  name: "{name}"\n  zonefile: "{number}.zone"\n'
-    (host.folder / "nsd.conf").write_text(config)
+    files = {name: f"{number}.zone" for number, name in enumerate(zones)}
+    for name, file in files.items():
+        (host.folder / file).write_text(zones[name])
+    lines = [f'logfile: "{host.folder}/nsd.log"', *(f"ip-address: {address}" for address in host.addresses)]
+    (host.folder / "nsd.conf").write_text(authorities.nsd(host.folder, files, lines))
     host.start("nsd", "-d", "-c", str(host.folder / "nsd.conf"))
     for name in zones:
         wait_for_answer(host, host.addresses[0], name, "SOA")

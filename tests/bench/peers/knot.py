@@ -4,35 +4,16 @@ from __future__ import annotations
 
 from itertools import chain
 
+from tests import authorities
 from tests.bench.peers.peer import Peer, said
 from tests.bench.peers.served import PROVIDERS, STEERED, TTL, ZONE
 
-CONFIG = """\
-server:
-    listen: 127.0.0.1@{port}
-    rundir: "{folder}"
-    udp-workers: 1
-    tcp-workers: 1
-    background-workers: 1
-    edns-client-subnet: {subnet}
-database:
-    storage: "{folder}"
-log:
-  - target: stderr
-    any: warning
-"""
 MODULE = """\
 mod-geoip:
   - id: table
     config-file: "{folder}/geo.conf"
     ttl: {ttl}
     mode: subnet
-"""
-SERVED = """\
-zone:
-  - domain: "{zone}"
-    file: "{folder}/zone"
-    zonefile-sync: -1
 """
 FIRST = next(iter(PROVIDERS.values()))
 
@@ -42,12 +23,12 @@ class Knot(Peer):
     note = "static, no steering"
 
     def configure(self) -> list[str]:
-        return self._configure(CONFIG + SERVED, subnet="off")
+        return self._configure("off")
 
-    def _configure(self, text: str, **more: str) -> list[str]:
+    def _configure(self, subnet: str, module: str = "", *more: str) -> list[str]:
         (self.folder / "zone").write_text(self.world.zone_text(f"A {FIRST}"))
         config = self.folder / "knot.conf"
-        config.write_text(text.format(port=self.port, folder=self.folder, zone=ZONE, ttl=TTL, **more))
+        config.write_text(authorities.knot(self.folder, ZONE, self.port, [f"edns-client-subnet: {subnet}"], module, more))
         return ["knotd", "-c", str(config)]
 
     @property
@@ -65,4 +46,4 @@ class KnotGeoip(Knot):
         with (self.folder / "geo.conf").open("w") as file:
             file.write(f"{STEERED}:\n")
             file.writelines(f"  - net: {net}\n    A: {address}\n" for net, address in chain(everyone, pairs))
-        return self._configure(CONFIG + MODULE + SERVED + "    module: mod-geoip/table\n", subnet="on")
+        return self._configure("on", MODULE.format(folder=self.folder, ttl=TTL), "module: mod-geoip/table")
