@@ -88,7 +88,7 @@ def parse(klass: int, ttl: int, rdata: bytes) -> Edns:
         do,
         subnet=parse_subnet(first[SUBNET]) if SUBNET in first else None,
         cookie=_cookie(first[COOKIE]) if COOKIE in first else None,
-        # RFC 5001 section 2.1: "The name server MUST ignore any NSID payload data that might be present in the query
+        # RFC 5001 section 2.2: "The name server MUST ignore any NSID payload data that might be present in the query
         # message." A keepalive should be empty too (RFC 7828 section 3.2.1), but nothing asks for a FORMERR.
         nsid=NSID in first,
         keepalive=KEEPALIVE in first,

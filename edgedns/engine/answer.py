@@ -257,7 +257,8 @@ def reply_options(
         options.append(extended_error(error))
     if edns.cookie is not None:
         options.append((COOKIE, cookie.renew(edns.cookie, client, secrets.cookies, now)[1]))
-    # RFC 7828 section 3.2.1: "DNS servers MUST NOT send the edns-tcp-keepalive option ... over UDP".
+    # RFC 7828 section 3.3.1: "A DNS server that receives a query using UDP transport that includes the edns-tcp-keepalive
+    # option MUST ignore the option."
     if edns.keepalive and transport == "tcp":
         options.append(keepalive_option(TCP_IDLE))
     return options

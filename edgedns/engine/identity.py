@@ -7,7 +7,7 @@ from edgedns.dns import types
 from edgedns.dns.edns import NOT_AUTHORITATIVE, PROHIBITED
 from edgedns.dns.message import RR, Response
 
-# RFC 4892 section 3 gives the names under "server."; those under "bind." are what most people type.
+# RFC 4892 section 2 tells of the names under "server."; those under "bind." are what most people type.
 NODE_NAMES = frozenset({b"\x02id\x06server\0", b"\x08hostname\x04bind\0"})
 VERSION_NAMES = frozenset({b"\x07version\x06server\0", b"\x07version\x04bind\0"})
 

@@ -9,8 +9,8 @@ from tests.conformance.client import Client, rcode, texts
 
 
 @pytest.mark.parametrize("name", ["id.server.", "hostname.bind.", "ID.Server."])
-def test_3_the_node_s_identifier(either: Client, name: str) -> None:
-    """Section 3 asks for a way to tell servers of one address apart that no implementation owns: TXT of ID.SERVER in CHAOS."""
+def test_2_the_node_s_identifier(either: Client, name: str) -> None:
+    """Section 2: the convention of HOSTNAME.BIND, and that of ID.SERVER, which no implementation owns: TXT in class CHAOS."""
     reply = either(name, "TXT", rclass="CH")
     (record,) = reply.answer
     assert rcode(reply) == "NOERROR"

@@ -50,8 +50,8 @@ def test_8_1_4_error_replies_are_clean(either: Client, name: str) -> None:
 
 
 @pytest.mark.parametrize("number", [*range(41), *range(42, 132), 200, 247, 248, *range(258, 262), 32768, 65279, 65534, 65535])
-def test_8_1_1_every_type_is_answered(ask: Client, number: int) -> None:
-    """Section 8.1.1: unknown types get NOERROR or NXDOMAIN, as the name demands; only NXNAME (128) is a mistake by itself."""
+def test_8_1_2_every_type_is_answered(ask: Client, number: int) -> None:
+    """Section 8.1.2: unknown types get NOERROR or NXDOMAIN, as the name demands; only NXNAME (128) is a mistake by itself."""
     for name in ("zero", "nowhere", "www"):
         reply = ask(name, f"TYPE{number}")
         allowed = {"NOERROR", "NXDOMAIN"} | ({"FORMERR"} if number == 128 else set()) | ({"NOTIMP"} if not number else set())
@@ -74,7 +74,7 @@ def test_8_2_edns_of_every_kind(either: Client) -> None:
     assert option(reply, 100) is None
 
 
-def test_3_2_2_tcp_is_answered_after_tc(ask: Client) -> None:
-    """Section 3.2.2: a server that truncates answers over TCP."""
+def test_3_1_5_tcp_is_answered_after_tc(ask: Client) -> None:
+    """Section 3.1.5: TCP is no option: what truncates answers over TCP."""
     assert "TC" in flags(ask("large", "TXT"))
     assert len(texts(ask.over("tcp")("large", "TXT").answer)) == 9

@@ -11,8 +11,7 @@ ALL_GLUE = 16
 
 @pytest.mark.parametrize("name", ["crowd", "host.crowd", f"{'x' * 63}.{'y' * 63}.crowd", "ns4.crowd"])
 def test_3_1_cut_glue_is_truncation(ask: Client, name: str) -> None:
-    """Section 1: "If message size constraints prevent the inclusion of all glue records for in-domain name servers over the
-    chosen transport, the server MUST set the TC (Truncated) flag to inform the client that the response is incomplete"."""
+    """Section 3.1: the server "MUST set TC=1 if constrained by message size"."""
     reply = ask(name)
     assert "TC" in flags(reply)
     assert len(reply.to_wire()) <= 512
