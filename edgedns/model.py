@@ -11,13 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import ip_address
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Family = Literal[4, 6]
 State = Literal["up", "drain", "down"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of a vantage or a provider, as samples carry it
 # What was timed: an exchange of ours, a web page's exchanges with every provider, or the connection that a user had anyway.
 Kind = Literal["probe", "beacon", "passive"]
+RTT_LEAST_MS = 0.2  # what is quicker was answered on the way, what is slower is lost
+RTT_MOST_MS = 10_000.0
+# How an agent can ask.
+Method = Literal["udp", "tcp", "dns", "icmp", "http", "https"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 class Where(NamedTuple):
@@ -280,7 +285,7 @@ class NetworkKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RttSample:
-    """One probe's result: `rtt_ms` (0.2 to 10,000), or None when it was lost."""
+    """One probe's result: `rtt_ms` (RTT_LEAST_MS to RTT_MOST_MS), or None when it was lost."""
 
     at: float
     vantage: str
@@ -336,13 +341,6 @@ class Estimate:
     health: str
     level: str
     lost_because: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    provider: str
-    note: str
-    estimate: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from edgedns.cli.remote import Remote, server_option, token_option
+from edgedns.model import METHODS
 
 LOOK = 0.5
 LATE = 30.0
-METHODS = ("icmp", "tcp", "http", "https", "dns", "udp")
 NOTHING = "–"
 
 

@@ -19,11 +19,11 @@ from edgedns.cli.duration import Duration
 from edgedns.cli.remote import token_option
 from edgedns.config import Address
 from edgedns.errors import EdgednsError
+from edgedns.model import METHODS
 from edgedns.probe.about import page
 from edgedns.probe.agent import Agent, Counts, Plan, Sample
 from edgedns.probe.catchment import Landing
 from edgedns.probe.errands import Errands
-from edgedns.probe.measure import METHODS
 from edgedns.probe.methods import Voice
 from edgedns.probe.source import Source
 from edgedns.probe.spool import Spool

@@ -14,11 +14,11 @@ import click
 from edgedns.cli.watch import Watch
 from edgedns.config import Address, SettingsError, parse_address
 from edgedns.errors import EdgednsError
+from edgedns.model import Method
 from edgedns.probe import feed, lists
 from edgedns.probe.about import Page
 from edgedns.probe.agent import Agent
 from edgedns.probe.feed import Feed
-from edgedns.probe.measure import Method
 from edgedns.probe.targets import Target, labelled, load
 from edgedns.special import Prefixes
 from edgedns.steer.asn import AsnTable

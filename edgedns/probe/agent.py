@@ -17,11 +17,12 @@ from ipaddress import ip_address
 from random import Random
 
 from edgedns.errors import EdgednsError
+from edgedns.model import Method
 from edgedns.probe.after import After
 from edgedns.probe.budget import Budget, sustained
 from edgedns.probe.catchment import Landing, Landings
 from edgedns.probe.layout import Arm, Plan, laid_out
-from edgedns.probe.measure import Line, Method, Token
+from edgedns.probe.measure import Line, Token
 from edgedns.probe.methods import DATAGRAMS, Voice, open_line
 from edgedns.probe.paths import Counts, Path, Paths, Sample
 from edgedns.probe.source import NotPossible, Source

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from edgedns.errors import EdgednsError
+from edgedns.model import RTT_LEAST_MS, RTT_MOST_MS
 from edgedns.probe.nginx import unit_address
 
-RTT_LEAST_MS = 0.2
-RTT_MOST_MS = 10_000.0
 UNITS_KEPT = 65_536
 UNIT_RATE = 0.2  # reports a second of one /24 or /48, and at once
 UNIT_BURST = 10.0

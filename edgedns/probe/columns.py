@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from edgedns.model import Family, NetworkKey, RttSample
+from edgedns.model import RTT_LEAST_MS, RTT_MOST_MS, Family, NetworkKey, RttSample
 from edgedns.probe.lines import (
     DECODER,
     LINE_LIMIT,
     MAX_AGE,
     MAX_AHEAD,
-    RTT_LEAST_MS,
-    RTT_MOST_MS,
     Refused,
     World,
     is_name,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from edgedns.probe.measure import Method
+from edgedns.model import Method
 from edgedns.probe.targets import TARGETS_LIMIT, Target, target_of
 from edgedns.special import SPECIAL
 

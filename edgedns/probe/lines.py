@@ -23,11 +23,9 @@ from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, NoReturn
 
-from edgedns.model import NAME, Family, Kind, LandedReply, NetworkKey, RttSample
+from edgedns.model import NAME, RTT_LEAST_MS, RTT_MOST_MS, Family, Kind, LandedReply, NetworkKey, RttSample
 
 LINE_LIMIT = 4096
-RTT_LEAST_MS = 0.2
-RTT_MOST_MS = 10_000.0
 MAX_AGE = 600.0
 MAX_AHEAD = 5.0
 MAX_SKEW = 5.0

@@ -12,13 +12,10 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from edgedns.probe.source import SO_TIMESTAMPNS
 from edgedns.probe.wire import Format, Stamp
-
-Method = Literal["udp", "tcp", "dns", "icmp", "http", "https"]
-METHODS: tuple[Method, ...] = ("udp", "tcp", "dns", "icmp", "http", "https")
 
 _TIMESPEC = struct.Struct("@ll")
 _CONTROL_SPACE = socket.CMSG_SPACE(_TIMESPEC.size)

@@ -6,10 +6,11 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 
+from edgedns.model import Method
 from edgedns.probe.connect import TcpLine
 from edgedns.probe.http import HttpLine, HttpTime
 from edgedns.probe.icmp import open_icmp, told
-from edgedns.probe.measure import DatagramLine, Line, Method, OnForeign
+from edgedns.probe.measure import DatagramLine, Line, OnForeign
 from edgedns.probe.source import NotPossible, Source
 from edgedns.probe.wire import DnsQuery, Echo, Format, IcmpEcho
 

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any, Literal, get_args
 
-RTT_LEAST_US = 200
-RTT_MOST_US = 10_000_000
+from edgedns.model import RTT_LEAST_MS, RTT_MOST_MS
+
 OLD = 60.0  # seconds
 AHEAD = 5.0
 SEEN_KEPT = 65_536
@@ -135,7 +135,7 @@ def _rtt(fields: dict[str, Any]) -> int:
         raise _Unfit("no_rtt")
     if not isinstance(text, str) or not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise _Unfit("bad_field")
-    if not RTT_LEAST_US <= int(text) <= RTT_MOST_US:
+    if not RTT_LEAST_MS <= int(text) / 1000 <= RTT_MOST_MS:
         raise _Unfit("implausible")
     return int(text)
 

@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from edgedns.errors import SourceError
-from edgedns.model import Family
-from edgedns.probe.measure import METHODS, Endpoint, Method
+from edgedns.model import METHODS, Family, Method
+from edgedns.probe.measure import Endpoint
 
 SIZE_LIMIT = 64 << 20
 TARGETS_LIMIT = 1_000_000

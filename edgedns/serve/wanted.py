@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from edgedns.model import NAME
+from edgedns.model import METHODS, NAME
 from edgedns.serve.guard import Refused, read_body, require_token
 from edgedns.serve.requests import parse_json
 from edgedns.serve.senders import require_speaks_for, sender_of
@@ -19,7 +19,6 @@ WAIT_MOST = 25.0
 RESULTS_MOST = 500
 SOURCES_MOST = 512
 ROUNDS_MOST = 20
-METHODS = ("icmp", "tcp", "http", "https", "dns", "udp")
 
 
 class Result(NamedTuple):

@@ -9,13 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedns.model import RttSample
+from edgedns.model import RTT_LEAST_MS, RTT_MOST_MS, RttSample
 from edgedns.steer.rows import Bools, Floats, Ints, Rows, pack, rows_of
 
 T = TypeVar("T")
 
-MIN_MS = 0.2
-MAX_MS = 10_000.0
 SAMPLES_A_ROW = 4
 
 
@@ -52,7 +50,7 @@ class Batch:
 
 def batch_of(samples: Iterable[RttSample]) -> Batch:
     """RttSamples as a Batch. Unmapped networks (ASN 0) and RTTs outside 0.2 ms to 10 s are left out."""
-    kept = [s for s in samples if s.network.asn != 0 and (s.rtt_ms is None or MIN_MS <= s.rtt_ms <= MAX_MS)]
+    kept = [s for s in samples if s.network.asn != 0 and (s.rtt_ms is None or RTT_LEAST_MS <= s.rtt_ms <= RTT_MOST_MS)]
     networks, row = intern([s.network for s in kept])
     providers, provider = intern([s.provider for s in kept])
     vantages, vantage = intern([s.vantage for s in kept])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgedns.errors import SourceError
-from edgedns.steer.batch import MAX_MS
+from edgedns.model import RTT_MOST_MS
 from edgedns.steer.rows import Bools, Floats, Ints
 from edgedns.steer.shift import LEVEL, follow
 from edgedns.steer.trace import Rejected
@@ -92,8 +92,8 @@ def _rtt(text: str) -> float:
         value = float(text)
     except ValueError:
         raise ValueError(f"rtt_ms {text!r} is not a number") from None
-    if not value <= MAX_MS:
-        raise ValueError(f"rtt_ms {text!r} is over {MAX_MS:g} ms")
+    if not value <= RTT_MOST_MS:
+        raise ValueError(f"rtt_ms {text!r} is over {RTT_MOST_MS:g} ms")
     return value if value > 0 else np.nan
 
 

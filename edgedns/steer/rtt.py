@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from edgedns.errors import SourceError
-from edgedns.model import RttSample
+from edgedns.model import RTT_LEAST_MS, RTT_MOST_MS, RttSample
 from edgedns.steer.anew import Anew
-from edgedns.steer.batch import MAX_MS, MIN_MS, Batch, batch_of, joined
+from edgedns.steer.batch import Batch, batch_of, joined
 from edgedns.steer.paths import among
 from edgedns.steer.rows import (
     KEY,
@@ -46,7 +46,7 @@ BUCKETS = 128
 LOST = BUCKETS
 PROVIDERS = 256
 CELLS = 256
-EDGES = MIN_MS * (MAX_MS / MIN_MS) ** (np.arange(BUCKETS + 1) / BUCKETS)
+EDGES = RTT_LEAST_MS * (RTT_MOST_MS / RTT_LEAST_MS) ** (np.arange(BUCKETS + 1) / BUCKETS)
 KEPT_ROUNDS = 12.0
 _ROW = 2 * PROVIDERS * CELLS
 _MANTISSA = 1024
@@ -57,13 +57,13 @@ _NOTHING = 2.0**-30
 def bucket_of(rtt_ms: Floats) -> Ints:
     """The bucket of each RTT, LOST for NaN."""
     with np.errstate(invalid="ignore"):
-        place = np.floor(BUCKETS * np.log(rtt_ms / MIN_MS) / np.log(MAX_MS / MIN_MS))
+        place = np.floor(BUCKETS * np.log(rtt_ms / RTT_LEAST_MS) / np.log(RTT_MOST_MS / RTT_LEAST_MS))
     return np.where(np.isnan(rtt_ms), LOST, np.clip(place, 0, BUCKETS - 1)).astype(np.int64)
 
 
 def rtt_at(position: Floats) -> Floats:
     """The RTT in ms at a place on the bucket scale: 0 is 0.2 ms, 128 and beyond are 10 s."""
-    return MIN_MS * (MAX_MS / MIN_MS) ** (np.minimum(position, BUCKETS) / BUCKETS)
+    return RTT_LEAST_MS * (RTT_MOST_MS / RTT_LEAST_MS) ** (np.minimum(position, BUCKETS) / BUCKETS)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from edgedns.errors import SourceError
-from edgedns.model import NetworkKey
-from edgedns.steer.batch import MAX_MS, Batch
+from edgedns.model import RTT_MOST_MS, NetworkKey
+from edgedns.steer.batch import Batch
 from edgedns.steer.rows import Floats, Ints, rows_of
 
 LEAST_SLOT = 10.0
@@ -158,8 +158,8 @@ def _rtt(text: str) -> float:
     if text.lower() in ("", "lost"):
         return float("nan")
     value = _number(text, "rtt_ms")
-    if not 0 < value <= MAX_MS:
-        raise ValueError(f"rtt_ms {_shown(text)} is not between 0 and {MAX_MS:g} ms")
+    if not 0 < value <= RTT_MOST_MS:
+        raise ValueError(f"rtt_ms {_shown(text)} is not between 0 and {RTT_MOST_MS:g} ms")
     return value  # below 0.2 ms it is scored as it is and counts as 0.2 ms in the histograms
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgedns.errors import SourceError
-from edgedns.model import Wan
-from edgedns.steer.batch import MAX_MS, MIN_MS, Batch
+from edgedns.model import RTT_LEAST_MS, RTT_MOST_MS, Wan
+from edgedns.steer.batch import Batch
 from edgedns.steer.decisions import Column, ColumnDecisions, Decisions, Ranking
 from edgedns.steer.holdout import MEASURED
 from edgedns.steer.rows import Bools, Floats, Ints, Rows, Sections, lookup, nearest, pack_json, unpack, unpack_json
@@ -27,7 +27,7 @@ NINETY = 1.645
 ROLES = ("measured", "nominal")
 _MIDDLE = rtt_at(np.arange(BUCKETS, dtype=np.float64) + 0.5)
 # A bucket is this wide, relative to its middle; what lies in one has the deviation of even spread over it.
-_WITHIN = float(((MAX_MS / MIN_MS) ** (1.0 / BUCKETS) - 1.0) / np.sqrt(12.0))
+_WITHIN = float(((RTT_MOST_MS / RTT_LEAST_MS) ** (1.0 / BUCKETS) - 1.0) / np.sqrt(12.0))
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from edgedns.control import targets
 from edgedns.control.targets import Answered, Targets, Wanted
 from edgedns.engine import seen
 from edgedns.engine.seen import NOT_STEERED, Seen
-from edgedns.model import Provider
+from edgedns.model import METHODS, Provider
 from edgedns.probe.collector import Outcome
 from edgedns.probe.lists import Listed
-from edgedns.probe.measure import METHODS
 from edgedns.probe.targets import load
 from edgedns.steer import asn
 from edgedns.steer.atoms import build
