@@ -87,6 +87,7 @@ class Played:
 
 
 LOST_MS = 1000.0  # what a lost answer costs: the initial retransmission timeout of RFC 6298
+ROUND = 10.0  # a slot is replayed as a round: what serves measures silence, guards and dwelling by rounds of that length
 
 
 class _Answers(NamedTuple):
@@ -101,6 +102,7 @@ class _Answers(NamedTuple):
 
 def play(trace: Trace, plan: Plan, watch: Watch = lambda done, of: None) -> Played:
     """Replay a trace; `watch` is told how many of how many samples are done."""
+    trace, plan = _in_rounds(trace, plan)
     stage = _Stage.set(trace, plan)
     apart = _LeftOut(stage)
     dice = np.random.default_rng(plan.seed)
@@ -126,6 +128,12 @@ def play(trace: Trace, plan: Plan, watch: Watch = lambda done, of: None) -> Play
     return Played(trace.batch.providers, *(np.concatenate(each) for each in zip(*told, strict=True)))
 
 
+def _in_rounds(trace: Trace, plan: Plan) -> tuple[Trace, Plan]:
+    """Both, in a time in which a slot is a round."""
+    at = trace.batch.at / trace.slot_seconds * ROUND
+    return replace(trace, batch=replace(trace.batch, at=at)), replace(plan, ttl=plan.ttl / trace.slot_seconds * ROUND)
+
+
 def _between(watch: Watch, begin: int, end: int, of: int) -> Callable[[float], None]:
     """Tells `watch` of a share (0 to 1) of the way from begin to end."""
     return lambda share: watch(begin + int(share * (end - begin)), of)
@@ -140,7 +148,6 @@ class _Stage:
     columns: tuple[Column, Column]
     names: tuple[str, ...]
     rows: Rows
-    slot_seconds: float
     store: RttStore
     health: Health = field(default_factory=Health)
     table: WanTable | None = None
@@ -152,12 +159,12 @@ class _Stage:
         providers = {name: Provider(name, (bytes(4),), (bytes(16),)) for name in names}
         rule = plan.rule(names)
         columns = (Column(rule, 4, AllDown()), Column(rule, 6, AllDown()))
-        store = RttStore(trace.slot_seconds, plan.half_life)
-        return cls(plan, providers, columns, names, trace.batch.rows, trace.slot_seconds, store)
+        store = RttStore(ROUND, plan.half_life)
+        return cls(plan, providers, columns, names, trace.batch.rows, store)
 
     def learn(self, batch: Batch, slot: int) -> None:
         """One slot's samples, and the decisions for the next."""
-        now = (slot + 1) * self.slot_seconds
+        now = (slot + 1) * ROUND
         for counted in self.health.observe(batch):
             self.store.observe_columns(counted)
         self.store.close_round(now)
@@ -238,12 +245,12 @@ class _LeftOut:
 
     def learn(self, batch: Batch, slot: int) -> None:
         """Count one slot's samples for all, and for each vantage its own."""
-        now = (slot + 1) * self.stage.slot_seconds
+        now = (slot + 1) * ROUND
         for counted in self.stage.health.observe(batch):
             self.stage.store.observe_columns(counted)
             for vantage in np.unique(counted.vantage):
                 name = counted.vantages[vantage]
-                own = self.own.setdefault(name, RttStore(self.stage.slot_seconds, self.stage.plan.half_life))
+                own = self.own.setdefault(name, RttStore(ROUND, self.stage.plan.half_life))
                 own.observe_columns(counted.take(counted.vantage == vantage))
         for store in (self.stage.store, *self.own.values()):
             store.close_round(now)

@@ -303,6 +303,21 @@ static:
 """
 
 
+class TestFailure:
+    @pytest.mark.parametrize("column", ["slot", "at"])
+    def test_a_path_that_falls_silent_is_left_however_far_apart_its_samples_are(self, column: str) -> None:
+        """Alder is best, and dead from slot 20 on; there are six minutes between slots, or nobody says how many."""
+        lines = [
+            f"{s if column == 'slot' else 360 * s},{64500 + n},{p},{'lost' if p == 'alder' and s >= 20 and not n else rtt}\n"
+            for s in range(60) for n in range(3) for p, rtt in (("alder", 20), ("birch", 30), ("cedar", 60))
+        ]  # fmt: skip
+        trace, _ = parse([f"{column},asn,provider,rtt_ms\n", *lines])
+        played = play(trace, Plan())
+        given = [played.providers[chosen] for chosen in played.chosen[played.unit == 0]]
+        assert given[2:20] == ["alder"] * 18
+        assert given[26:] == ["birch"] * 34
+
+
 class TestRules:
     @pytest.fixture
     def files(self, tmp_path: Path) -> Path:
