@@ -48,6 +48,13 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Silent(ThreadingHTTPServer):
+    """Clients that hang up are what is tested."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 class Publisher:
     """`plays` by path; `asked` has (path, headers) of each request."""
 
@@ -60,9 +67,8 @@ class Publisher:
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         command += ["-keyout", str(key), "-out", str(self.ca), "-days", "2", "-subj", "/CN=localhost", "-addext", names]
         subprocess.run(command, check=True, capture_output=True)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Handler,), {"publisher": self}))
+        self._server = Silent(("127.0.0.1", 0), type("Own", (Handler,), {"publisher": self}))
         self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.ca, key)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)

@@ -9,8 +9,13 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 SERVICES = sorted(path.name for path in DEPLOY.glob("*.service"))
 
 
+class _Parser(RawConfigParser):
+    def optionxform(self, optionstr: str) -> str:
+        """Names as they are written."""
+        return optionstr
+
+
 def unit(name: str) -> RawConfigParser:
-    parser = RawConfigParser(strict=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser = _Parser(strict=False)
     parser.read_string((DEPLOY / name).read_text())
     return parser

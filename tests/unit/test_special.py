@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import pytest
 from hypothesis import example, given
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgedns.special import SPECIAL, V4, V6, Prefixes, prefix_of
 
+Network = IPv4Network | IPv6Network
 ADDRESSES = st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16)
 NETWORKS = st.lists(
     st.tuples(st.integers(0, 2**32 - 1), st.integers(8, 32)).map(lambda one: ip_network(one, strict=False))
@@ -49,12 +50,12 @@ def test_whatever_python_calls_not_global_is_special(packed: bytes) -> None:
 
 
 @given(NETWORKS, ADDRESSES)
-def test_a_set_of_prefixes_is_each_of_them(networks: list[object], packed: bytes) -> None:
-    prefixes, address = Prefixes(networks), ip_address(packed)  # type: ignore[arg-type]
-    assert (packed in prefixes) == any(address in one for one in networks)  # type: ignore[operator]
+def test_a_set_of_prefixes_is_each_of_them(networks: list[Network], packed: bytes) -> None:
+    prefixes, address = Prefixes(networks), ip_address(packed)
+    assert (packed in prefixes) == any(address in one for one in networks)
     for one in networks:
-        assert one.network_address.packed in prefixes  # type: ignore[attr-defined]
-        assert one.broadcast_address.packed in prefixes  # type: ignore[attr-defined]
+        assert one.network_address.packed in prefixes
+        assert one.broadcast_address.packed in prefixes
 
 
 def test_the_registries_overlap_nowhere() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 POPS = ("fra", "iad", "sin")
 REGIONS = ("eu", "na", "as")  # each has the PoP of the same place in the list
@@ -83,8 +83,8 @@ class Way:
     def dead(self) -> bool:
         return self.loss >= 0.5 and self.bursts == (0.0, 0.0)
 
-    def changed(self, **what: object) -> Way:
-        return replace(self, **what)  # type: ignore[arg-type]
+    def changed(self, **what: Any) -> Way:
+        return replace(self, **what)
 
 
 def between(one: str, other: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import dnslib  # type: ignore[import-untyped,unused-ignore]
+import dnslib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
