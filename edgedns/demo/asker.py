@@ -16,7 +16,6 @@ from edgedns.demo.board import Board, Spot
 
 RATE = 50.0
 PASTED_EVERY = 1.0
-PENDING_LIMIT = 4096
 OVERDUE = 2.0
 
 

@@ -14,7 +14,6 @@ from edgedns.demo.networks import Network
 
 EVENTS_KEPT = 50
 MOVES_KEPT = 200
-OUT_OF_ORDER = 5.0
 
 
 @dataclass(slots=True)

@@ -56,7 +56,6 @@ CH = 3
 HS = 4
 NONE = 254
 ANY_CLASS = 255
-CLASS_NAMES = {IN: "IN", CH: "CH", HS: "HS", NONE: "NONE", ANY_CLASS: "ANY"}
 
 QUERY = 0
 IQUERY = 1
@@ -108,8 +107,3 @@ def type_number(text: str) -> int:
 def rcode_name(number: int) -> str:
     """The mnemonic of an rcode (extended ones too), or RCODEnnn for one without."""
     return RCODE_NAMES.get(number) or f"RCODE{number}"
-
-
-def class_name(number: int) -> str:
-    """The mnemonic of a class, or CLASSnnn for one without (RFC 3597 section 5)."""
-    return CLASS_NAMES.get(number) or f"CLASS{number}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from edgedns.steer.shape import POINTER, STRIDES4, STRIDES6
+from edgedns.steer.shape import POINTER, STRIDES6
 
 _POSITION = POINTER - 1
 _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
@@ -22,7 +22,6 @@ def _steps(strides: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     return tuple((sum(strides) - depth, (1 << bits) - 1) for bits, depth in zip(strides, accumulate(strides), strict=True))
 
 
-_STEPS4 = _steps(STRIDES4)
 _STEPS6 = _steps(STRIDES6)
 
 

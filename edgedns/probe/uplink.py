@@ -64,7 +64,6 @@ class Uplink:
         self._batch = BATCH_LINES
         self._away = False
         self._not_before = 0.0
-        self._asked_to_wait = False
         self._spool_broken = False
 
     @property

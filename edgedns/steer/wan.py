@@ -98,11 +98,6 @@ class WanTable:
         """Upper end of the 90 % interval of `mean`."""
         return (self.mean + np.float32(self.terms.interval) * self.sd).astype(np.float32)
 
-    @property
-    def row_samples(self) -> Grid:
-        """[row, family]: decayed samples of all arms together."""
-        return np.asarray(self.samples.sum(axis=2), dtype=np.float32)
-
     def find(self, key: NetworkKey, family: Family, min_samples: float = 0.0) -> int:
         """Index of the row that speaks for a network: the nearest level with that many samples, -1 for none."""
         levels = np.concatenate(lineage(rows_of([key])))
