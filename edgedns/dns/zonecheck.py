@@ -16,6 +16,8 @@ from .zonetext import StaticRR
 
 MAX_RRSET = 65_000  # a set has to fit one message (65,535 octets) with its header, question and OPT
 _TARGET_AT = {types.NS: 0, types.MX: 2, types.SRV: 6}
+# Types whose data ends in a name: what stands before it.
+_NAME_AT = {**_TARGET_AT, types.CNAME: 0, types.DNAME: 0, types.PTR: 0}
 _ADDRESS = frozenset({types.A, types.AAAA})
 _SINGLE = (types.CNAME, types.DNAME)
 
@@ -28,7 +30,7 @@ def tidy(records: Iterable[StaticRR]) -> tuple[list[StaticRR], list[Problem]]:
     kept: dict[tuple[bytes, int, bytes], StaticRR] = {}
     lowest: dict[tuple[bytes, int], int] = {}
     for rr in records:
-        first = kept.setdefault((rr.owner, rr.type, rr.rdata), rr)
+        first = kept.setdefault((rr.owner, rr.type, _folded(rr)), rr)
         if first is not rr:
             found.append(problem(rr.where, "W610", f"this record is already in {_place(first, rr)}"))
         lowest[rr.owner, rr.type] = min(rr.ttl, lowest.get((rr.owner, rr.type), rr.ttl))
@@ -40,6 +42,12 @@ def tidy(records: Iterable[StaticRR]) -> tuple[list[StaticRR], list[Problem]]:
             said = f"the {types.type_name(rr.type)} records of {_text(rr.owner)} have several TTLs: all get {lowest[key]}"
             found.append(problem(rr.where, "W609", said))
     return [rr._replace(ttl=lowest[rr.owner, rr.type]) for rr in kept.values()], found
+
+
+def _folded(rr: StaticRR) -> bytes:
+    """The data as it is compared: names in it without case (RFC 4343 section 3)."""
+    start = _NAME_AT.get(rr.type)
+    return rr.rdata if start is None else rr.rdata[:start] + rr.rdata[start:].lower()
 
 
 def check(apex: bytes, records: Iterable[StaticRR], steered: Collection[bytes]) -> list[Problem]:

@@ -240,6 +240,9 @@ def checked(text: str, *steered: str) -> list[str]:
         ("a NS ns.example.org.\na TXT x", (), ["W608"]),
         ("a NS ns.example.org.\na DS 1 13 2 " + "00" * 32, (), []),
         ("a A 192.0.2.1\na 60 A 192.0.2.2\na A 192.0.2.1", (), ["W609", "W610"]),
+        ("a MX 10 m.example.org.\na MX 10 M.Example.org.\na MX 11 m.example.org.", (), ["W610"]),
+        ("a CNAME ns1\na CNAME nS1", (), ["W610"]),
+        ("a TXT x\na TXT X", (), []),
     ],
 )
 def test_a_zone_as_a_whole(text: str, steered: tuple[str, ...], said: list[str]) -> None:
