@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -61,10 +61,10 @@ class Server:
         self._marked = 0
         self._workers_seen: dict[int, int] = {}
 
-    def start(self, *more: str, ready: bool = True, environ: dict[str, str] | None = None) -> Server:
-        """Start it and wait until it says that it serves; a second start goes on with the same port."""
+    def start(self, *more: str, ready: bool = True, environ: dict[str, str] | None = None, under: Sequence[str] = ()) -> Server:
+        """Start it, `under` another command, and wait until it says that it serves; a second start goes on with the port."""
         self.mark()
-        command = [sys.executable, "-m", "edgedns", "serve", "--rules", str(self.rules), "--state", str(self.state)]
+        command = [*under, sys.executable, "-m", "edgedns", "serve", "--rules", str(self.rules), "--state", str(self.state)]
         command += ["--listen", f"127.0.0.1:{self.port}", "--admin", "127.0.0.1:0", "--workers", str(self.workers), *more]
         command += ["--asn", str(self.table)] if self.table else []
         command += [] if "--rate-limit" in more else ["--rate-limit", UNLIMITED]

@@ -34,7 +34,9 @@ MESSAGES = [bytes(20_000), b"the end of it"]
 
 
 class Served:
-    """A server that answers from the example; `python` counts what the round in C left."""
+    """A server that answers from the example; `python` counts what the round in C left, each taking `takes` seconds."""
+
+    takes = 0.0
 
     def __init__(self, example: Example, limits: Limits, start: bool = True) -> None:
         self.example, self.tally, self.python = example, example.tally(), 0
@@ -54,6 +56,7 @@ class Served:
 
     def respond(self, packet: bytes, client: bytes, transport: str, now: float) -> bytes | None:
         self.python += 1
+        time.sleep(self.takes)
         asked = (self.example.steered, packet, client, transport, now, SECRETS, self.tally)
         reply = native.reply(*asked)
         return answer.respond(*asked) if reply is None else reply or None
@@ -147,6 +150,23 @@ def test_plain_queries_never_reach_python(serve: Callable[..., Served]) -> None:
                 receive(sock, 5 * 60)
     assert served.stop() == [200, 200, 0, 0, 0]
     assert served.python == 0
+
+
+def test_what_is_left_to_python_holds_up_nobody(serve: Callable[..., Served]) -> None:
+    """Twenty clients have asked for ten seconds' work at once; plain queries of others go between."""
+    served = serve()
+    served.takes = 0.005
+    with served.connect() as plain, ExitStack() as held:
+        crowd = [held.enter_context(served.connect()) for _ in range(20)]
+        for sock in crowd:
+            sock.sendall(framed([query(HANDED_BACK)] * 100))
+        for _ in range(5):
+            begun = time.monotonic()
+            ask(plain)
+            assert time.monotonic() - begun < 0.2 * 3
+        assert served.python < 1500
+    received, replied, silent, raised, unsent = served.stop()
+    assert (received, raised) == (replied + silent + unsent, 0)
 
 
 def test_who_reads_late_gets_all(serve: Callable[..., Served]) -> None:
