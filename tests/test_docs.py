@@ -59,6 +59,13 @@ def test_metrics_are_counted() -> None:
             assert shapes[name] == tuple(labels.split(",")), name
 
 
+def test_every_metric_is_told_of() -> None:
+    text = (TOP / "docs" / "operating.md").read_text(encoding="utf-8")
+    sources = (path.read_text(encoding="utf-8") for path in (TOP / "edgedns").rglob("*.py"))
+    made = {name for source in sources for name in re.findall(r'"(edgedns_[a-z0-9_]+)"', source)}
+    assert {name for name in made if name not in text} == set()
+
+
 def test_routes_are_described() -> None:
     described = json.loads((TOP / "edgedns" / "web" / "openapi.json").read_text(encoding="utf-8"))["paths"]
     text = (TOP / "docs" / "operating.md").read_text(encoding="utf-8")
