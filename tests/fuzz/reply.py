@@ -41,6 +41,8 @@ def main() -> None:
             assert (reference is None) == wellformed.expects_silence(packet)
             if reference is not None:
                 wellformed.check(packet, reference, limit)
+                if transport == "udp":
+                    wellformed.check_size(packet, reference)
 
     atheris.Setup(sys.argv, one)
     atheris.Fuzz()

@@ -71,6 +71,8 @@ class Fuzzed:
     def _check(packet: bytes, reply: bytes, limit: int) -> None:
         try:
             wellformed.check(packet, reply, limit)
+            if limit < 65535:
+                wellformed.check_size(packet, reply)
         except (AssertionError, IndexError) as error:
             raise AssertionError(f"{error}: {packet.hex()} was answered {reply.hex()}") from error
 

@@ -38,6 +38,24 @@ def check(packet: bytes, reply: bytes, limit: int) -> None:
     assert not opts or b"\0\x29" in packet, "OPT unasked"
 
 
+def check_size(packet: bytes, reply: bytes) -> None:
+    """AssertionError where `reply`, over UDP, is longer than a stranger's packet may make it."""
+    records, opt = sum(HEADER.unpack_from(reply)[3:]), has_opt(reply)
+    assert len(reply) <= (1232 if opt else 512), f"{len(reply)} octets, {'with' if opt else 'without'} EDNS"
+    assert records - opt or len(reply) <= len(packet) + 32, f"{len(packet)} octets and no record, answered by {len(reply)}"
+
+
+def has_opt(reply: bytes) -> bool:
+    """Whether a well-formed reply has an OPT record."""
+    _, _, questions, *counts = HEADER.unpack_from(reply)
+    at = name(reply, 12, False) + 4 if questions else 12
+    for _ in range(sum(counts)):
+        at, is_opt = record(reply, at)
+        if is_opt:
+            return True
+    return False
+
+
 def record(reply: bytes, at: int) -> tuple[int, bool]:
     """Where the record at `at` ends, and whether it is OPT."""
     at = name(reply, at, True)
