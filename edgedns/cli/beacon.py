@@ -12,6 +12,7 @@ import click
 from edgedns.cli import sending
 from edgedns.cli.duration import Duration
 from edgedns.cli.remote import token_option
+from edgedns.cli.running import run_until, stop_signals
 from edgedns.config import parse_address
 from edgedns.errors import EdgednsError
 from edgedns.probe.beacon import Beacons, OverRate
@@ -62,12 +63,12 @@ class _Facing:
 
     async def run(self, listen: str, duration: float | None) -> None:
         """Until a signal, or as long as was asked for."""
-        stopped = sending.stop_signals()
+        stopped = stop_signals()
         app = pages.make_app(self.terms, self._take)
         runner, address = await start(app, pages.listen(parse_address(listen)))
         self.say(f"script: http://{address}/beacon.js")
         try:
-            await sending.run_until(stopped, duration, sending.tell(self.say, self._sum), self.outlet.run())
+            await run_until(stopped, duration, sending.tell(self.say, self._sum), self.outlet.run())
         finally:
             await runner.cleanup()
             await self.outlet.finish()

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.live import Live
 
 from edgedns.cli.duration import Duration
+from edgedns.cli.running import run_until, stop_signals
 from edgedns.config import DEFAULT_ADMIN, DEFAULT_LISTEN, Address, SettingsError, parse_address, read_token
 from edgedns.demo import console, scenes
 from edgedns.demo.asker import Asker
@@ -47,9 +48,7 @@ PACE = ("--every=6s", "--timeout=700ms", "--per-address=4")
 @click.option("--listen", default=str(DEFAULT_LISTEN[0]), show_default=True, metavar="ADDR:PORT", help="Where DNS is answered.")
 @click.option("--admin", default=str(DEFAULT_ADMIN), show_default=True, metavar="ADDR:PORT", help="Where the page is.")
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="Keep everything here; else it goes at the end.")
-def demo(
-    script_file: Path | None, duration: float | None, headless: bool, listen: str, admin: str, state: Path | None
-) -> None:
+def demo(script_file: Path | None, duration: float | None, headless: bool, listen: str, admin: str, state: Path | None) -> None:
     """Serve an example zone to a simulated Internet: watch cables being cut, and the answers move."""
     try:
         script = default() if script_file is None else load(script_file)
@@ -80,10 +79,10 @@ class Demo:
 
     async def run(self, duration: float | None) -> None:
         """Until Ctrl-C, the time asked for, or a process that ends by itself (EdgednsError)."""
-        stopped = _stop_signals()
+        stopped = stop_signals(signal.SIGHUP)
         try:
             async with _session() as self.http:
-                await _first(stopped, duration, self._play(), self.crew.watch())
+                await run_until(stopped, duration, self._play(), self.crew.watch())
         finally:
             await self.crew.stop()
             end_workers(self.directory / "run")
@@ -204,26 +203,6 @@ def _session() -> aiohttp.ClientSession:
     token = read_token(None)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=5))
-
-
-def _stop_signals() -> asyncio.Event:
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    return stopped
-
-
-async def _first(stopped: asyncio.Event, duration: float | None, *jobs: Any) -> None:
-    """Run the jobs until the first of them fails, a signal, or the time is up."""
-    tasks = [asyncio.create_task(job) for job in (*jobs, stopped.wait())]
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=duration, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import click
 from edgedns.cli import sending
 from edgedns.cli.duration import Duration
 from edgedns.cli.remote import token_option
+from edgedns.cli.running import run_until, stop_signals
 from edgedns.errors import EdgednsError, SourceError
 from edgedns.probe.nginx import AccessLog
 from edgedns.probe.tail import Tail
@@ -53,10 +54,10 @@ class _Following:
 
     async def run(self, duration: float | None) -> None:
         """Until a signal, or as long as was asked for. What is left when it ends is taken and sent."""
-        stopped = sending.stop_signals()
+        stopped = stop_signals()
         self.say(f"following {self.tail.path}")
         try:
-            await sending.run_until(stopped, duration, self._read(), sending.tell(self.say, self._sum), self.outlet.run())
+            await run_until(stopped, duration, self._read(), sending.tell(self.say, self._sum), self.outlet.run())
         finally:
             self._take_rest()
             await self.outlet.finish()

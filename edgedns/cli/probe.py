@@ -17,6 +17,7 @@ from edgedns.cli import sending, targeting, voice
 from edgedns.cli.asking import Either
 from edgedns.cli.duration import Duration
 from edgedns.cli.remote import token_option
+from edgedns.cli.running import run_until, stop_signals
 from edgedns.config import Address
 from edgedns.errors import EdgednsError
 from edgedns.model import METHODS
@@ -114,7 +115,7 @@ class _Session:
             await self._run(duration, once)
 
     async def _run(self, duration: float | None, once: bool) -> None:
-        stopped = sending.stop_signals()
+        stopped = stop_signals()
         agent = Agent(
             self.plan, self.sources, self.whom.targets, self._take, time.time, Random(), self.speech, self._take_landing,
             self.whom.never,
@@ -126,7 +127,7 @@ class _Session:
             self.errands = Errands(agent, *self.wishes, self.say)
             jobs.append(self.errands.run())
         try:
-            await sending.run_until(stopped, duration, *jobs)
+            await run_until(stopped, duration, *jobs)
         finally:
             agent.stop()
             await self.outlet.finish()

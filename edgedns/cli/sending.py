@@ -1,4 +1,4 @@
-"""What the commands that send samples share: how their options are read, where samples go, what is said, and what ends them."""
+"""What the commands that send samples share: how their options are read, where samples go, and what is said."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import ipaddress
 import re
-import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import click
 
@@ -79,28 +78,6 @@ async def tell(say: Say, summed: Callable[[], str]) -> None:
     while True:
         await asyncio.sleep(TELL_EVERY)
         say(summed())
-
-
-async def run_until(stopped: asyncio.Event, duration: float | None, *jobs: Coroutine[Any, Any, object]) -> None:
-    """Run the jobs until the first of them ends, `stopped` is set, or the time is up. Raises what one of them failed with."""
-    tasks = [asyncio.create_task(job) for job in (*jobs, stopped.wait())]
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=duration, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
-
-
-def stop_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    return stopped
 
 
 def sparingly(say: Say, every: float = 60.0) -> Say:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Coroutine
-from typing import Any
 
 import click
 import pytest
@@ -22,35 +19,6 @@ def test_what_is_said_again_and_again_is_said_once_a_minute(monkeypatch: pytest.
         now[0] += 0.5
     say("collector is back")
     assert said == [f"collector rejected {number} of 300 samples" for number in (0, 120, 240)] + ["collector is back"]
-
-
-def run(duration: float | None, *jobs: Coroutine[Any, Any, object], stop: bool = False) -> None:
-    async def main() -> None:
-        stopped = asyncio.Event()
-        if stop:
-            stopped.set()
-        await sending.run_until(stopped, duration, *jobs)
-
-    asyncio.run(asyncio.wait_for(main(), 20))
-
-
-async def forever() -> None:
-    await asyncio.Event().wait()
-
-
-async def fail() -> None:
-    raise ZeroDivisionError
-
-
-def test_a_run_ends_with_a_signal_its_time_or_its_first_job() -> None:
-    run(None, forever(), stop=True)
-    run(0.01, forever())
-    run(None, forever(), asyncio.sleep(0))
-
-
-def test_a_job_that_fails_is_not_silent() -> None:
-    with pytest.raises(ZeroDivisionError):
-        run(None, forever(), fail())
 
 
 def test_where_there_is_no_collector_lines_are_printed_and_nothing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
