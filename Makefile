@@ -28,7 +28,7 @@ bench: $(TESTED)
 
 lint: $(TESTED)
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict edgedns
+	$(BIN)/mypy --strict
 
 $(STAMP): pyproject.toml setup.py $(wildcard edgedns/engine/_fastpath*.[ch]) edgedns/bench/_volley.c tools/install
 	tools/install $(PYTHON) $(VENV)

@@ -41,9 +41,9 @@ class Installed(Server):
         text += f"rate-limit: {rate_limit}\nlisten: ['127.0.0.1:{self.port}'{listen}]\n{more}"
         self.config.write_text(text)
 
-    def start(self, *more: str, ready: bool = True, environ: dict[str, str] | None = None) -> Server:
+    def start(self, *more: str, ready: bool = True, environ: dict[str, str] | None = None, under: Sequence[str] = ()) -> Server:
         self.mark()
-        command = [sys.executable, "-P", "-m", "edgedns", "serve", "--config", str(self.config), *more]
+        command = [*under, sys.executable, "-P", "-m", "edgedns", "serve", "--config", str(self.config), *more]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, env={**self.environ, **(environ or {})})
         if ready:

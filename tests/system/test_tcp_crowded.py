@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import SLACK, Server, wait_until
 
 from edgedns.engine import native
 from tests.conformance.client import Client, question, receive
 from tests.small import write_rules, write_table, write_zone
+from tests.system.serving import SLACK, Server, wait_until
 
 pytestmark = [
     pytest.mark.xdist_group("tcp-crowded"),
