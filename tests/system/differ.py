@@ -68,6 +68,50 @@ def corners() -> Iterator[str]:
     yield from (f"h{number}.hosts 60 A 192.0.2.{number}" for number in range(1, 40))
     yield from ("zero 0 A 192.0.2.1", f"{'o' * 63}.{'p' * 63}.{'q' * 63}.{'r' * 40} A 192.0.2.97")
     yield from ("mixed.CaSe MX 10 NS1", "xn--caf-dma TXT a")
+    yield from deeper()
+
+
+def deeper() -> Iterator[str]:
+    """Shapes that lead through each other: aliases into aliases, into wildcards and over cuts, some many labels down."""
+    yield from (
+        "*.two.one.ent3 60 A 192.0.2.84",
+        "*.in.*.ent4 60 TXT below",
+        "*.ent4 60 MX 5 q.wild",
+        "under.*.ent4 60 TXT star",
+    )
+    yield from ("far.away.down.here5 900 NS ns.far.away.down.here5", "ns.far.away.down.here5 A 192.0.2.85")
+    yield from ("beside.down.here5 A 192.0.2.86", "over.far5 900 NS ns.in.over.far5", "ns.in.over.far5 AAAA 2001:db8::86")
+    yield from (
+        "d1 60 DNAME d2",
+        "d2 60 DNAME d3",
+        "x.d3 A 192.0.2.87",
+        "www.d3 CNAME x.d1",
+        "y.d3 CNAME y.d1",
+        "*.d3 TXT made",
+    )
+    yield from (
+        "dcut 60 DNAME cut",
+        "dwild 60 DNAME wild",
+        "dent 60 DNAME ent.wild2",
+        "dup 60 DNAME @",
+        "ddeep 60 DNAME a.b.d1",
+    )
+    yield from ("*.dstar 60 CNAME x.dwild", "*.dloop 60 CNAME y.dloop.d1", "to-d1 CNAME www.d1", "to-dcut CNAME a.dcut")
+    yield from (f"link{n} 60 CNAME link{n + 1}" for n in range(20))
+    yield from ("link20 60 CNAME q.dwild", "to-link CNAME link18")
+    yield from ("svc0 60 HTTPS 0 svc1", "svc1 60 HTTPS 0 svc2", "svc2 60 HTTPS 1 . alpn=h2,h3 port=8443 ipv4hint=192.0.2.88")
+    yield from (
+        "svc2 60 A 192.0.2.88",
+        "svc2 60 AAAA 2001:db8::88",
+        "svcwild 60 SVCB 0 any.wild",
+        "svccut 60 SVCB 1 x.cut alpn=dot",
+    )
+    yield from ("svcd 60 HTTPS 1 www.here", "svcalias 60 HTTPS 1 to-mx", "_dns.svc2 60 SVCB 1 svc2 alpn=dot key65333=ex1")
+    yield from (
+        "*.svc 60 HTTPS 1 . no-default-alpn alpn=h2",
+        "_sip._udp.srvwild 60 SRV 1 5 5060 made.wild",
+        "srv6 60 SRV 0 0 0 .",
+    )
 
 
 def _owner(dice: Random) -> str:
@@ -228,6 +272,7 @@ class Case:
 
 SECTIONS = {"answer", "authority", "additional"}
 META = {"MAILA", "MAILB", "TYPE0", "NXNAME", "AXFR", "IXFR"}
+OUR_LINKS = 17  # the alias that was asked for, and sixteen that are followed
 
 
 def _any(case: Case) -> set[str]:
@@ -278,13 +323,24 @@ def _knot_chain(case: Case) -> set[str]:
     return {"answer", "authority", "additional", "rcode"} if stopped else set()
 
 
+def _smaller(case: Case) -> set[str]:
+    fits = "TC" in case.theirs.flags - case.ours.flags and set(case.theirs.answer) <= set(case.ours.answer)
+    return {"flags", *SECTIONS} if fits else set()
+
+
+def _our_chain(case: Case) -> set[str]:
+    links = sum(key[1] == "CNAME" for key in case.ours.answer)
+    goes_on = "TC" in case.theirs.flags or set(case.ours.answer) <= set(case.theirs.answer)
+    return {"flags", "rcode", *SECTIONS} if case.other == "nsd" and links == OUR_LINKS and goes_on else set()
+
+
 def _knot_too_long(case: Case) -> set[str]:
     return SECTIONS if case.other == "knot" and case.ours.rcode == case.theirs.rcode == "YXDOMAIN" else set()
 
 
 def _nsd_signatures(case: Case) -> set[str]:
     asked = case.other == "nsd" and case.question.rtype in ("RRSIG", "NSEC")
-    return SECTIONS | {"rcode"} if asked and any(key[1] == "CNAME" for key in case.theirs.answer) else set()
+    return SECTIONS | {"rcode", "flags"} if asked and any(key[1] == "CNAME" for key in case.theirs.answer) else set()
 
 
 def _knot_wildcard_cut(case: Case) -> set[str]:
@@ -309,6 +365,8 @@ EXPLAINED: Mapping[str, Callable[[Case], set[str]]] = {
     "any-class": _any_class,
     "meta-types": _meta,
     "knot-five-links": _knot_chain,
+    "ours-fits": _smaller,
+    "our-sixteen-links": _our_chain,
     "knot-yxdomain": _knot_too_long,
     "nsd-rrsig-of-alias": _nsd_signatures,
     "knot-wildcard-cut": _knot_wildcard_cut,

@@ -96,7 +96,7 @@ def test_500_questions_are_answered_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(2, 6))
+@pytest.mark.parametrize("seed", range(2, 9))
 def test_5000_questions_are_answered_alike(tmp_path: Path, seed: int) -> None:
     run(tmp_path, seed, 300, 5000)
 
