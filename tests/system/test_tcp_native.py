@@ -209,6 +209,25 @@ def test_a_transfer_keeps_its_place(serve: Callable[..., Served]) -> None:
     assert served.stop() == [9, 9, 0, 0, 0]
 
 
+def test_who_is_reset_leaves_nothing_behind(serve: Callable[..., Served]) -> None:
+    """In the midst of questions, of answers that nobody reads, and of a message."""
+    served, large = serve(), query("text.cdn.example.net.", "TXT")
+    for number in range(60):
+        sock = served.connect()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes((1, 0, 0, 0, 0, 0, 0, 0)))
+        sock.sendall(framed([large, query(HANDED_BACK)] * (1, 20, 200)[number % 3])[: -number % 7 or None])
+        sock.close()
+    with served.connect() as sock:
+        ask(sock)
+        until = time.monotonic() + 5
+        while len(served.server._connections) > 1 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(served.server._connections) == 1
+        assert (served.server._held, len(served.server._behind)) == (0, 0)
+    received, replied, silent, raised, unsent = served.stop()
+    assert (received, raised) == (replied + silent + unsent, 0)
+
+
 def test_idle_ones_are_closed_and_busy_ones_are_not(serve: Callable[..., Served]) -> None:
     served = serve(idle=0.6)
     with served.connect() as busy, served.connect() as idle:
