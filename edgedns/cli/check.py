@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 
-from ..engine.load import Loaded, load_rules, with_source
-from ..errors import Problem, RuleErrors, SourceError, problem
-from ..steer import asn as asntable
-from ..store.tables import Tables
-from .data import OLD_AFTER, age
+from edgedns.cli.data import OLD_AFTER, age
+from edgedns.engine.load import Loaded, load_rules, with_source
+from edgedns.errors import Problem, RuleErrors, SourceError, problem
+from edgedns.steer import asn as asntable
+from edgedns.store.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def examine(directory: Path, asn: Path | None, now: float) -> Report:
 
 def _failed_tests(loaded: Loaded, asn: Path | None) -> list[Problem]:
     """The inline tests that don't hold. The engine is imported only now: `edgedns schema` and errors don't need it."""
-    from ..engine.inline import run_tests
+    from edgedns.engine.inline import run_tests
 
     return [with_source(each) for each in run_tests(loaded, asn)]
 

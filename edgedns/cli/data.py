@@ -14,15 +14,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ..config import default_state
-from ..errors import SourceError
-from ..steer import asn
-from ..steer.asn import AsnTable
-from ..store.download import DEADLINE, Announce, Refused, Terms
-from ..store.sources import KEY_VARIABLE, SOURCES, read_key
-from ..store.tables import Index, Installed, Tables
-from ..store.update import Limits, Update, rollback, update
-from .duration import Duration
+from edgedns.cli.duration import Duration
+from edgedns.config import default_state
+from edgedns.errors import SourceError
+from edgedns.steer import asn
+from edgedns.steer.asn import AsnTable
+from edgedns.store.download import DEADLINE, Announce, Refused, Terms
+from edgedns.store.sources import KEY_VARIABLE, SOURCES, read_key
+from edgedns.store.tables import Index, Installed, Tables
+from edgedns.store.update import Limits, Update, rollback, update
 
 OLD_AFTER = 30  # days
 REFUSED = 1

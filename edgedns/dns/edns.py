@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from struct import Struct, error
 from typing import NamedTuple
 
-from . import types
+from edgedns.dns import types
 
 NSID = 3
 SUBNET = 8

@@ -21,9 +21,9 @@ from dnslib.buffer import BufferError as DnslibBufferError
 from dnslib.dns import DNSError
 from dnslib.label import DNSBuffer
 
-from . import edns, types
-from .edns import BadOption, Edns, Option
-from .name import BadName, fold, is_subdomain, labels, scan
+from edgedns.dns import edns, types
+from edgedns.dns.edns import BadOption, Edns, Option
+from edgedns.dns.name import BadName, fold, is_subdomain, labels, scan
 
 HEADER = 12
 # A pointer has 14 bits; what lies beyond for the longest question (255 + 4 octets) is never pointed to.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from . import types
-from .name import WILDCARD, ancestors, is_subdomain, to_text
+from edgedns.dns import types
+from edgedns.dns.name import WILDCARD, ancestors, is_subdomain, to_text
 
 # RFC 4035 section 2.5: these may stand beside a CNAME; a question for one is about the alias itself.
 _BESIDE_CNAME = frozenset({types.RRSIG, types.NSEC})

@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..errors import Problem, problem
-from . import types
-from .name import WILDCARD, is_subdomain, suffixes, to_text
-from .zonetext import StaticRR
+from edgedns.dns import types
+from edgedns.dns.name import WILDCARD, is_subdomain, suffixes, to_text
+from edgedns.dns.zonetext import StaticRR
+from edgedns.errors import Problem, problem
 
 MAX_RRSET = 65_000  # a set has to fit one message (65,535 octets) with its header, question and OPT
 _TARGET_AT = {types.NS: 0, types.MX: 2, types.SRV: 6}

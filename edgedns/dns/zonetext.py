@@ -20,9 +20,9 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.ttl
 
-from ..errors import Problem, problem
-from ..model import Where
-from .name import is_subdomain
+from edgedns.dns.name import is_subdomain
+from edgedns.errors import Problem, problem
+from edgedns.model import Where
 
 MAX_INCLUDE_DEPTH = 8
 MAX_INCLUDES = 1_000

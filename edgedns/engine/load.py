@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ..dns import types, zonecheck
-from ..dns.zonetext import Line, Reader, StaticRR
-from ..errors import Problem, RuleErrors, SourceError, problem
-from ..model import RuleSet, StaticText, Where, ZoneRules
-from ..steer import rules, yamltree
-from ..steer.asn import continent
-from ..steer.rules_review import used_networks, used_providers
+from edgedns.dns import types, zonecheck
+from edgedns.dns.zonetext import Line, Reader, StaticRR
+from edgedns.errors import Problem, RuleErrors, SourceError, problem
+from edgedns.model import RuleSet, StaticText, Where, ZoneRules
+from edgedns.steer import rules, yamltree
+from edgedns.steer.asn import continent
+from edgedns.steer.rules_review import used_networks, used_providers
 
 SUFFIXES = (".yaml", ".yml")
 SHARED_STEM = "providers"

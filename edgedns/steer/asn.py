@@ -22,11 +22,11 @@ import maxminddb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SourceError
-from . import asnfiles, asnpack, wide
-from .asnfiles import TextTable
-from .ranges import Asns, Countries, Ranges, disjoint, ranges, with_countries
-from .wide import U64, Wide
+from edgedns.errors import SourceError
+from edgedns.steer import asnfiles, asnpack, wide
+from edgedns.steer.asnfiles import TextTable
+from edgedns.steer.ranges import Asns, Countries, Ranges, disjoint, ranges, with_countries
+from edgedns.steer.wide import U64, Wide
 
 EXPANDED_LIMIT = 1 << 30  # a gzip file that grows past this is no ASN table
 NETWORK_LIMIT = 20_000_000  # a hostile MMDB's tree can fold onto itself and never end

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import wide
-from .asn import AsnTable
-from .ranges import Ranges, overlaid
-from .wide import Wide
+from edgedns.steer import wide
+from edgedns.steer.asn import AsnTable
+from edgedns.steer.ranges import Ranges, overlaid
+from edgedns.steer.wide import Wide
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

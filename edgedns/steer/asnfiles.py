@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from ipaddress import AddressValueError, IPv6Address
 
-from ..errors import SourceError
+from edgedns.errors import SourceError
 
 Row = tuple[int, int, int, bytes]  # first address, last address, ASN, country ("" or two letters)
 

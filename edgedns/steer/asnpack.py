@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SourceError
-from . import wide
-from .ranges import Ranges
-from .wide import Wide
+from edgedns.errors import SourceError
+from edgedns.steer import wide
+from edgedns.steer.ranges import Ranges
+from edgedns.steer.wide import Wide
 
 MAGIC = b"\xfd7zXZ\x00"
 FORM = "edgedns-asn"

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import Family, NetworkKey, Prefix
-from . import networks, wide
-from .asn import AsnTable
-from .leaves import CANONICAL, WIDTH, Holdings, Leaves, leaves, span
-from .networks import I32, Numbered
-from .ranges import Asns, Countries
-from .shape import STRIDES4, STRIDES6
-from .stride import build_index
-from .wide import U64, Wide
+from edgedns.model import Family, NetworkKey, Prefix
+from edgedns.steer import networks, wide
+from edgedns.steer.asn import AsnTable
+from edgedns.steer.leaves import CANONICAL, WIDTH, Holdings, Leaves, leaves, span
+from edgedns.steer.networks import I32, Numbered
+from edgedns.steer.ranges import Asns, Countries
+from edgedns.steer.shape import STRIDES4, STRIDES6
+from edgedns.steer.stride import build_index
+from edgedns.steer.wide import U64, Wide
 
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import Family, Prefix
-from . import wide
-from .ranges import Ranges, owners
-from .wide import Wide
+from edgedns.model import Family, Prefix
+from edgedns.steer import wide
+from edgedns.steer.ranges import Ranges, owners
+from edgedns.steer.wide import Wide
 
 Keys = NDArray[np.int64]
 Flags = NDArray[np.bool_]

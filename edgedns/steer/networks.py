@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .leaves import Keys, Leaves
-from .ranges import Asns, Countries
+from edgedns.steer.leaves import Keys, Leaves
+from edgedns.steer.ranges import Asns, Countries
 
 I32 = NDArray[np.int32]
 

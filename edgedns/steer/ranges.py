@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import wide
-from .wide import Wide
+from edgedns.steer import wide
+from edgedns.steer.wide import Wide
 
 Asns = NDArray[np.uint32]
 Countries = NDArray[np.bytes_]

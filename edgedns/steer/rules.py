@@ -12,12 +12,12 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ..errors import Problem, problem
-from ..model import AllDown, Check, NamedNetwork, Provider, RuleSet, ZoneRules
-from . import rules_review, yamltree
-from .rules_kinds import Fields, Spot
-from .rules_shape import PROVIDERS, ZONE
-from .rules_zone import Scope, read_zone
+from edgedns.errors import Problem, problem
+from edgedns.model import AllDown, Check, NamedNetwork, Provider, RuleSet, ZoneRules
+from edgedns.steer import rules_review, yamltree
+from edgedns.steer.rules_kinds import Fields, Spot
+from edgedns.steer.rules_shape import PROVIDERS, ZONE
+from edgedns.steer.rules_zone import Scope, read_zone
 
 # Resolvers that answer for the whole Internet: Google, Cloudflare, Quad9, OpenDNS, AdGuard, NextDNS, UltraDNS.
 PUBLIC_RESOLVERS = "public-resolvers"

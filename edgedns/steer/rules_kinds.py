@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from ..errors import Problem, problem
-from ..model import Where
-from .rules_words import Wrong, did_you_mean, short
-from .yamltree import Node, Scalar, Sequence, Table, bare_ipv6
+from edgedns.errors import Problem, problem
+from edgedns.model import Where
+from edgedns.steer.rules_words import Wrong, did_you_mean, short
+from edgedns.steer.yamltree import Node, Scalar, Sequence, Table, bare_ipv6
 
 T = TypeVar("T")
 Json = dict[str, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .rules_words import Wrong
+from edgedns.steer.rules_words import Wrong
 
 MAX_WIRE = 255  # RFC 1035 section 2.3.4
 

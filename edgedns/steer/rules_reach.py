@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..model import Family, Match, NamedNetwork, Prefix, Rule
+from edgedns.model import Family, Match, NamedNetwork, Prefix, Rule
 
 Element = tuple[str, int | str] | Prefix
 

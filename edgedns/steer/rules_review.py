@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
-from ..errors import Problem, problem
-from ..model import Provider, Record, RuleSet, ZoneRules, providers_of
-from .rules_reach import Hiders
+from edgedns.errors import Problem, problem
+from edgedns.model import Provider, Record, RuleSet, ZoneRules, providers_of
+from edgedns.steer.rules_reach import Hiders
 
 
 def review(rules: RuleSet, now: float | None, continent: Callable[[str], str], complete: bool) -> list[Problem]:

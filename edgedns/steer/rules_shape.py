@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import rules_words as words
-from .rules_kinds import Each, Either, Items, Json, Key, Many, Shape, Text, Word
+from edgedns.steer import rules_words as words
+from edgedns.steer.rules_kinds import Each, Either, Items, Json, Key, Many, Shape, Text, Word
 
 SCHEMA_ID = "https://edgedns.example/schema/edgedns.v1.json"
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from ..model import Capacity, Family, Prefix
+from edgedns.model import Capacity, Family, Prefix
 
 CONTINENTS = ("AF", "AN", "AS", "EU", "NA", "OC", "SA")
 MAX_TTL = 2**31 - 1  # RFC 2181 section 8

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import Problem, problem
-from ..model import (
+from edgedns.errors import Problem, problem
+from edgedns.model import (
     Action,
     AllDown,
     Failover,
@@ -26,10 +26,10 @@ from ..model import (
     Where,
     ZoneRules,
 )
-from .rules_kinds import Fields, Spot
-from .rules_names import below, host, in_zone, relative, wire
-from .rules_words import Wrong, did_you_mean, domain
-from .yamltree import Scalar
+from edgedns.steer.rules_kinds import Fields, Spot
+from edgedns.steer.rules_names import below, host, in_zone, relative, wire
+from edgedns.steer.rules_words import Wrong, did_you_mean, domain
+from edgedns.steer.yamltree import Scalar
 
 ACTIONS = ("pin", "weighted", "failover", "wan")
 RCODE_WORDS = ("NODATA", "NXDOMAIN")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from . import wide
-from .shape import POINTER
-from .wide import U64, Wide
+from edgedns.steer import wide
+from edgedns.steer.shape import POINTER
+from edgedns.steer.wide import U64, Wide
 
 
 def build_index(start: Wide, length: NDArray[np.uint8], ids: NDArray[np.uint32], strides: Sequence[int]) -> NDArray[np.uint32]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import Problem, problem
-from ..model import Where
+from edgedns.errors import Problem, problem
+from edgedns.model import Where
 
 MAX_BYTES = 8 << 20
 MAX_DEPTH = 32
