@@ -159,7 +159,7 @@ class Server:
         return found
 
     async def _until_served(self, serial: int) -> None:
-        """Until every worker answers from that snapshot: they look ten times a second, and so do their loops."""
+        """Until every worker answers from that snapshot: their loops take it up ten times a second."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SERVED):
                 while min(self.workers.serials(), default=serial) < serial:

@@ -23,15 +23,16 @@ class Limiter:
 def serve(
     fd: int,
     wildcard: bool,
-    look: Callable[[], tuple[Native | None, float]],
+    look: Callable[[], tuple[Native | None, float] | None],
     respond: Callable[[bytes, bytes], bytes | None],
     limiter: Limiter | None,
     /,
 ) -> None:
     """Answer a UDP socket until it is shut down, without the GIL. OSError when receiving fails.
 
-    Every 100 ms `look()` gives what to answer from and the time. What Native hands back is given to `respond(packet, client)`,
-    which counts silence itself.
+    Every 100 ms while packets come, and before the first of them is answered, `look()` gives what to answer from and the
+    time; or None, and this returns when what it has received is answered. What Native hands back is given to
+    `respond(packet, client)`, which counts silence itself.
     """
 
 def streams(

@@ -11,7 +11,7 @@ enum {
     BATCH = 64,
     GROUP = 16,                         /* messages that wait for memory together */
     HANDED_MAX = 16,                    /* of a batch; what is handed back beyond them is not answered */
-    LOOK_EVERY = 100,                   /* ms */
+    LOOK_EVERY = 100, PATIENCE = 500,   /* ms: while packets come, and while none do */
     RECEIVE_ROOM = 65535,               /* no datagram is longer */
     RECEIVE_STRIDE = 65536 + 64,        /* strides that spread over the cache's sets */
     REPLY_ROOM = 2112, CACHE_LINE = 64, /* the one is whole lines of the other */
@@ -39,6 +39,8 @@ typedef struct {
     uint8_t replies[BATCH * REPLY_ROOM]; /* one behind the other: few pages are touched */
     size_t filled;
     int ready, taken; /* replies in `out`; messages of `in` whose headers must be set anew */
+    int waiting;      /* messages received, none of them answered yet */
+    int patience;     /* ms */
     int handed[HANDED_MAX], handed_count;
     query asked[GROUP];
     uint32_t marks[MARKS];
@@ -54,18 +56,31 @@ static int64_t milliseconds(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* How many messages came within LOOK_EVERY. */
-static int receive_batch(loop *l)
+/* How long to wait for messages. */
+static bool be_patient(loop *l, int patience)
+{
+    const struct timeval time = {0, patience * 1000};
+    bool good = l->patience == patience || setsockopt(l->fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time) == 0;
+    l->patience = patience;
+    return good;
+}
+
+/* Wait for messages; none may come. */
+static void receive(loop *l)
 {
     for (int i = 0; i < l->taken; i++) {
         l->in[i].msg_hdr.msg_namelen = sizeof l->peer[i];
         l->in[i].msg_hdr.msg_controllen = l->wildcard ? CONTROL_ROOM : 0;
     }
     int count = recvmmsg(l->fd, l->in, BATCH, MSG_WAITFORONE, NULL);
-    l->taken = count > 0 ? count : 0;
     if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
         l->error = errno;
-    return l->taken;
+    l->waiting = l->taken = count > 0 ? count : 0;
+    be_patient(l, l->waiting ? LOOK_EVERY : PATIENCE); /* what was counted is kept soon */
+    if (l->waiting && !l->in[l->waiting - 1].msg_hdr.msg_namelen) { /* from nobody: it was shut down, its queue is empty */
+        l->stop = true;
+        l->waiting--;
+    }
 }
 
 static span client_of(const loop *l, int i)
@@ -193,21 +208,28 @@ static void answer_group(loop *l, int first, int last)
             hand_over(l, i);
 }
 
-/* Receive and answer until something needs Python: counts to be kept, packets handed back, a look at what is published. */
+static void answer_batch(loop *l)
+{
+    l->fixed[RECEIVED] += (uint64_t)l->waiting;
+    for (int first = 0; first < l->waiting; first += GROUP)
+        answer_group(l, first, first + GROUP < l->waiting ? first + GROUP : l->waiting);
+    l->waiting = 0;
+    send_ready(l);
+}
+
+/* Receive and answer until something needs Python: counts to be kept, packets handed back, a look at what is published, which
+ * comes before the answers to packets that nobody expected. */
 static void run(loop *l)
 {
-    while (!l->stop && !l->error && !l->handed_count && l->marked + MARKS_EACH * BATCH <= MARKS) {
-        int count = receive_batch(l);
-        if (count && !l->in[count - 1].msg_hdr.msg_namelen) { /* from nobody: the socket was shut down, its queue is empty */
-            l->stop = true;
-            count--;
+    while (!l->error && !l->handed_count && l->marked + MARKS_EACH * BATCH <= MARKS) {
+        if (!l->waiting) {
+            if (l->stop)
+                return;
+            receive(l);
         }
-        l->fixed[RECEIVED] += (uint64_t)count;
-        for (int first = 0; first < count; first += GROUP)
-            answer_group(l, first, first + GROUP < count ? first + GROUP : count);
-        send_ready(l);
-        if (milliseconds() >= l->look_at)
+        if (!l->stop && milliseconds() >= l->look_at)
             return;
+        answer_batch(l);
     }
 }
 
@@ -255,12 +277,17 @@ static bool hand_back(loop *l, PyObject *respond)
     return true;
 }
 
-/* `look()` gives (Native or None, now); what answers from here on. */
+/* `look()` gives (Native or None, now), what answers from here on; or None: what was received is answered yet, and no more. */
 static bool look(loop *l, PyObject *look_at, PyTypeObject *native_type)
 {
     PyObject *seen = PyObject_CallNoArgs(look_at), *native;
     if (!seen)
         return false;
+    if (seen == Py_None) {
+        l->stop = true;
+        Py_DECREF(seen);
+        return true;
+    }
     bool good = PyArg_ParseTuple(seen, "Od", &native, &l->now);
     if (good && native != Py_None && Py_TYPE(native) != native_type) {
         PyErr_SetString(PyExc_TypeError, "look() gives a Native or None, and the time");
@@ -320,19 +347,18 @@ static PyObject *serve(PyObject *module, PyObject *args)
         return NULL;
     PyTypeObject *native_type = (PyTypeObject *)PyObject_GetAttrString(module, "Native");
     PyTypeObject *limiter_type = (PyTypeObject *)PyObject_GetAttrString(module, "Limiter");
-    const struct timeval patience = {0, LOOK_EVERY * 1000};
     loop *l = native_type && limiter_type ? make_loop(fd, wildcard) : NULL;
     bool good = l != NULL;
     if (good && limiting != Py_None && Py_TYPE(limiting) != limiter_type) {
         PyErr_SetString(PyExc_TypeError, "limiting is a Limiter or None");
         good = false;
     }
-    if (good && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0)
+    if (good && !be_patient(l, PATIENCE))
         good = PyErr_SetFromErrno(PyExc_OSError) != NULL;
     if (good && limiting != Py_None)
         l->limiter = &((Limiter *)limiting)->l;
-    while (good && !l->stop) {
-        if (milliseconds() >= l->look_at)
+    while (good && !(l->stop && !l->waiting)) {
+        if (!l->stop && milliseconds() >= l->look_at)
             good = look(l, look_at, native_type);
         if (!good)
             break;

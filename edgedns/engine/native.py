@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgedns.engine._fastpath import Limiter, Native
 
-FORM = 5  # of the sections and signatures that this module and the C code agree on
+FORM = 6  # of the sections and signatures that this module and the C code agree on
 try:
     from edgedns.engine import _fastpath
 except ImportError:  # there was no compiler: plain Python answers
@@ -121,11 +121,11 @@ def _apex_hash(base: Base) -> array[int]:
 def serve(
     descriptor: int,
     wildcard: bool,
-    look: Callable[[], tuple[Native | None, float]],
+    look: Callable[[], tuple[Native | None, float] | None],
     respond: Callable[[bytes, bytes], bytes | None],
     limiter: Limiter | None,
 ) -> None:
-    """_fastpath.serve: answer a UDP socket without the GIL until it is shut down."""
+    """_fastpath.serve: answer a UDP socket without the GIL until it is shut down, or `look` says that it is to leave."""
     _fastpath.serve(descriptor, wildcard, look, respond, limiter)
 
 

@@ -90,7 +90,8 @@ class Current:
     """The snapshot being served by this process, and the way packets are answered from it."""
 
     def __init__(self, state: Path, counters: metrics.Counters) -> None:
-        # As text: they are looked at ten times a second, and a Path would cost more than the look.
+        self.places = (state / PUBLISHED, state)
+        # As text: they are looked at often, and a Path would cost more than the look.
         self._root_path, self._secrets_path = str(state / PUBLISHED / "root.json"), str(state / SECRETS)
         self._mapped = Mapped(state / PUBLISHED)
         self._root_seen = self._secrets_seen = ABSENT

@@ -191,11 +191,13 @@ class TcpServer:
 
     def _round(self, timeout: float) -> None:
         timeout = 0 if self._behind else timeout
+        self._clock.tick()
         answering = self._answering()
         if answering is None:
             events = self._epoll.poll(timeout, EVENTS_AT_ONCE)
         else:
             events = self._answered(native.streams(self._epoll.fileno(), timeout, self._plain, answering, self._clock.now))
+        self._clock.tick()  # it may have waited
         for descriptor, each in events:
             self._turn(descriptor, each)
         until = time.monotonic() + BEHIND

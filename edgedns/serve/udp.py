@@ -39,7 +39,8 @@ Look = Callable[[float], "Native | None"]
 
 NO_LIMIT = Terms()
 RECEIVE_BUFFER = 1 << 20
-LOOK = 0.1  # seconds for which a loop waits for a packet before it looks whether it is to leave
+LOOK = 0.1  # seconds after which a loop that is busy looks anew at what it answers from
+PATIENCE = 0.5  # seconds for which a loop waits for a packet before it looks whether it is to leave
 NEVER = threading.Event()
 TC = 0x02
 
@@ -69,7 +70,7 @@ def prepare(sock: socket.socket, wildcard: bool) -> None:
     """Set what our loops rely on, also on a socket that somebody else opened."""
     sock.setblocking(True)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(LOOK * 1e6)))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(PATIENCE * 1e6)))
     if sock.family == socket.AF_INET6:
         level, discover = socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER
         if wildcard:
@@ -109,8 +110,6 @@ def serve(
             else:
                 _serve_plain(sock, wildcard, answer, clock, cells, leave)
             return
-        except Leaving:
-            return
         except Exception as error:
             if sock.fileno() < 0:
                 return
@@ -138,17 +137,13 @@ def is_retired(sock: socket.socket) -> bool:
     return True
 
 
-class Leaving(Exception):
-    """Ends the native loop, which has answered all that it took when it looks."""
-
-
 def _serve_plain(
     sock: socket.socket, wildcard: bool, answer: Answer, clock: Clock, cells: memoryview[int], leave: threading.Event
 ) -> None:
     """The loop in Python, batch by batch."""
     batch = Batch(sock, wildcard)
     while not (batch.ended or leave.is_set()):
-        received, now = batch.receive(), clock.now
+        received, now = batch.receive(), clock.tick()
         cells[UDP_RECEIVED] += len(received)
         replies = [answer(packet, client, now) for packet, client in received]
         failed = batch.send(replies)
@@ -207,11 +202,11 @@ def _serve_native(
 
     seen: Native | None = None
 
-    def look_now() -> tuple[Native | None, float]:
+    def look_now() -> tuple[Native | None, float] | None:
         nonlocal seen
         if leave.is_set():
-            raise Leaving
-        now = clock.now
+            return None
+        now = clock.tick()
         try:
             seen = look(now)
         except Exception as error:  # the last good one stands

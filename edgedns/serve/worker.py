@@ -29,12 +29,13 @@ from edgedns import __version__, metrics
 from edgedns.config import Address, parse_address
 from edgedns.engine.limit import OFF, Terms, parse_terms
 from edgedns.errors import SourceError
-from edgedns.serve import sockets, tcp, udp
+from edgedns.serve import notice, sockets, tcp, udp
 from edgedns.serve.clock import Clock
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.handover import Giver
 
-REFRESH = 0.1
+REFRESH = 0.1  # seconds between two looks at what is published
+SELDOM = 1.0  # the same where the kernel tells what is replaced
 RESPONDER = "edgedns.serve.current:open_current"
 STOP = {signal.SIGTERM, signal.SIGINT}
 
@@ -43,13 +44,17 @@ class Responder(Protocol):
     """What answers, made by the named function `(state_dir: str, counters: metrics.Counters) -> Responder`."""
 
     @property
+    def places(self) -> Sequence[Path]:
+        """The directories of what `refresh` looks at."""
+
+    @property
     def serial(self) -> int:
         """Of the snapshot that is served; 0 while there is none."""
 
     def respond(self, packet: bytes, client: bytes, transport: str, now: float) -> bytes | None: ...
 
     def refresh(self, now: float) -> None:
-        """Look whether something new was published; called every REFRESH seconds by one thread."""
+        """Look whether something new was published; called by one thread, at once or after REFRESH seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Serve until SIGTERM or SIGINT; 0 then, 1 (and the reason in the status) when it can't start."""
     # Before any thread starts: they inherit the mask, and the watch loop alone takes the signals.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP, notice.SIGNAL})
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     options = _parse(argv)
     run: Path = options.state / "run"
@@ -187,13 +192,22 @@ def _run(options: argparse.Namespace, run: Path, status: Status) -> int:
     gc.freeze()  # what is loaded by now stays
     service.start()
     write_status(run, Status(status.pid, status.ticks, status.slot, status.version, status.settings, ready=True))
-    while signal.sigtimedwait(STOP, REFRESH) is None:
+    pause = SELDOM if notice.follow(responder.places) else REFRESH
+    while True:
         _watch_once(responder, clock, counters, complain)
+        if not _goes_on(pause):
+            break
     if giver:
         giver.close()
     service.stop()
     status_path(run, status.slot).unlink(missing_ok=True)
     return 0
+
+
+def _goes_on(pause: float) -> bool:
+    """Wait until something was published, no longer than `pause` seconds; false when told to stop."""
+    told = signal.sigtimedwait({*STOP, notice.SIGNAL}, pause)
+    return told is None or told.si_signo not in STOP
 
 
 def _sockets(passed: str, listen: Sequence[Address]) -> list[socket.socket]:
@@ -245,7 +259,7 @@ class Service:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, within: float = 0.5) -> None:
+    def stop(self, within: float = 2 * udp.PATIENCE) -> None:
         """Answer what was taken and what is queued in retired sockets, then close; no longer than `within` seconds."""
         for sock, leave in zip(self._udp, self._leaves, strict=True):
             if not udp.is_retired(sock):  # others go on reading there

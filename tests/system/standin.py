@@ -16,6 +16,7 @@ class Echo:
     def __init__(self, state: str, tag: bytes = b"") -> None:
         self._serial_file = Path(state) / "serial"
         self._tag = tag
+        self.places = (Path(state),)
         self.serial = 0
 
     def refresh(self, now: float) -> None:

@@ -36,7 +36,7 @@ class Standing(Clock):
     """A clock that stands at the example's time."""
 
     def __init__(self) -> None:
-        super().__init__(wall=lambda: NOW)
+        super().__init__(wall=lambda: NOW, monotonic=lambda: 0.0)
 
 
 class Served:

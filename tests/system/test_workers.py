@@ -303,6 +303,31 @@ def test_a_worker_without_a_snapshot_takes_no_queries(make: Make, tmp_path: Path
     poll_until(again, lambda: again.serials() == [6])
 
 
+def test_what_is_published_is_seen_at_once(make: Make, tmp_path: Path) -> None:
+    workers = make()
+    workers.start()
+    for serial in range(7, 12):
+        (tmp_path / "aside").write_text(str(serial))
+        (tmp_path / "aside").replace(tmp_path / "serial")
+        took = poll_until(workers, lambda serial=serial: workers.serials() == [serial])
+        assert took < 0.4, "less than the second between two looks"
+
+
+def test_a_worker_that_nobody_asks_hardly_ever_wakes(make: Make) -> None:
+    workers = make()
+    workers.start()
+    time.sleep(0.5)
+    before = _wakings(workers.pids[0])
+    time.sleep(3)
+    assert _wakings(workers.pids[0]) - before <= 3 * 8  # two a second for each socket's loop, one for the watch
+
+
+def _wakings(pid: int) -> int:
+    """How often its threads have gone to sleep so far."""
+    lines = (line for path in Path(f"/proc/{pid}/task").glob("*/status") for line in path.read_text().splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
 def test_one_that_cannot_start_again_is_tried_less_and_less(make: Make, tmp_path: Path, lines: list[str]) -> None:
     workers = make()
     workers.start()
