@@ -129,8 +129,8 @@ async def rehearse(variable: str, descriptors: list[int]) -> str:
 async def _rules_again(control: Control, turns: Turns, found: Reloaded) -> None:
     """Rules and ASN table, in place."""
     for what, make, take in (
-        ("ASN table", control.read_table, control.take_table),
-        ("rules", control.read_rules, control.take_rules),
+        ("ASN table", control.worlds.read_table, control.take_table),
+        ("rules", control.worlds.read_rules, control.take_rules),
     ):
         before, at = control.world, control.serial
         async with turns.changing:
@@ -140,4 +140,4 @@ async def _rules_again(control: Control, turns: Turns, found: Reloaded) -> None:
             found.kept.append(f"{what}: can't be used, the log says why")
         elif control.world.base_name != before.base_name or control.world.table.digest != before.table.digest:
             found.changed.append(f"{what}: serial {at} -> {control.serial}")
-    found.kept += [str(problem) for problem in control.problems if problem.is_error]
+    found.kept += [str(problem) for problem in control.worlds.problems if problem.is_error]

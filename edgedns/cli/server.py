@@ -272,8 +272,8 @@ class Server:
 
     async def _reload_what_changed(self) -> None:
         """Follow the rules directory and the ASN table."""
-        control, turns = self.control, self.turns
-        read = {"rules": (control.read_rules, control.take_rules), "asn": (control.read_table, control.take_table)}
+        control, turns, worlds = self.control, self.turns, self.control.worlds
+        read = {"rules": (worlds.read_rules, control.take_rules), "asn": (worlds.read_table, control.take_table)}
         for name, watch in self.watches.items():
             if watch.changed():
                 make, take = read[name]

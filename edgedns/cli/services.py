@@ -122,7 +122,7 @@ async def add_override(control: Control, turns: Turns, order: Override) -> Overr
         await turns.call(control.take_order, order, None, time.time())
         return order
     async with turns.changing:
-        world = await turns.beside(control.world_with, [*control.overrides, order], time.time())
+        world = await turns.beside(control.worlds.with_orders, [*control.overrides, order], time.time())
         await turns.call(control.take_order, order, world, time.time())
     return order
 
@@ -133,7 +133,7 @@ async def remove_override(control: Control, turns: Turns, number: str) -> bool:
         return await turns.call(control.drop_order, number, None, time.time())
     async with turns.changing:
         left = [one for one in control.overrides if one.id != number]
-        world = await turns.beside(control.world_with, left, time.time())
+        world = await turns.beside(control.worlds.with_orders, left, time.time())
         return await turns.call(control.drop_order, number, world, time.time())
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 from edgedns import metrics
 from edgedns.control.caps import Caps, CapsProblem, Solved, up_now
-from edgedns.control.inputs import Paths, Reader
+from edgedns.control.inputs import Log, Paths
 from edgedns.control.intake import Intake
 from edgedns.control.measured import Measured, kept, kept_checks, kept_serials, restored, set_back
 from edgedns.control.orders import Orders
@@ -18,14 +18,15 @@ from edgedns.control.passive import Passive
 from edgedns.control.plausible import Weights, facts, observed
 from edgedns.control.schedule import Force, Scheduler, fresh_until
 from edgedns.control.uplift import Gained
+from edgedns.control.worlds import Worlds
 from edgedns.engine import lookup
 from edgedns.engine.compile import atoms_file
 from edgedns.engine.explain import Evidence
 from edgedns.engine.moved import told
 from edgedns.engine.snapshot import Snapshot, View
-from edgedns.engine.world import Held, Inputs, World, held_to_tests, make_world
-from edgedns.errors import EdgednsError, Problem, PublishRefused, SourceError
-from edgedns.model import Family, NetworkKey, Override, RuleSet, State
+from edgedns.engine.world import Inputs, World
+from edgedns.errors import EdgednsError, PublishRefused, SourceError
+from edgedns.model import Family, NetworkKey, Override, State
 from edgedns.probe.collector import Collector, Outcome
 from edgedns.publish import CLOCK_SKEW, Publisher, Root, refuse_implausible
 from edgedns.serve.current import Mapped
@@ -42,7 +43,6 @@ from edgedns.store.local import LocalStore, load_arrays
 MOVES_KEPT = 200
 NOTES_KEPT = 50
 SAVE_EVERY = 60.0
-Log = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -59,8 +59,7 @@ class Counts:
 class Control:
     """The control process' state. After `start` something is in force, and it is published.
 
-    One thread calls it, in turn; only `read_rules`, `read_table` and `world_with` may run beside, one at a time until their
-    result is taken: they take seconds, and failures must not wait for them. `now` is Unix seconds.
+    One thread calls it, in turn; `worlds` says what may run beside. `now` is Unix seconds.
     """
 
     force: Force
@@ -86,9 +85,8 @@ class Control:
         self.counts = Counts()
         self.recent: deque[dict[str, Any]] = deque(maxlen=MOVES_KEPT)
         self.notes: deque[dict[str, Any]] = deque(maxlen=NOTES_KEPT)
-        self._reader = Reader(paths, self.store, log)
+        self.worlds = Worlds(paths, self.store, self.orders, self._gathered, lambda: self.world, log)
         self._scheduler = Scheduler(self.publisher)
-        self._salt = 0
         self._published: tuple[object, ...] = ()
         self._opened: Snapshot | None = None
         self._round = 0
@@ -101,11 +99,6 @@ class Control:
     @property
     def overrides(self) -> list[Override]:
         return self.orders.all
-
-    @property
-    def problems(self) -> list[Problem]:
-        """What was wrong with the rules that were read last."""
-        return self._reader.refused or self.world.loaded.problems
 
     @property
     def serial(self) -> int:
@@ -124,19 +117,15 @@ class Control:
         RuleErrors or SourceError when there is nothing to serve.
         """
         self.store.ensure_secrets(now)
-        self._salt = self.store.ensure_salt()
         self.orders.restore(now)
         self.caps.restore()
         self.gained.restore()
         self.intake.restore(self.store, self.log)
         root = restored("root", self.publisher.last, self.log) or {}
-        table = self._reader.first_table()
-        read, good = self._reader.first_rules(now)
-        serials = kept_serials(root)
-        rules = held_to_tests(read, self.inputs(table, read.rules), serials, now, None, good)
-        world = make_world(rules, self.inputs(table, rules.loaded.rules), serials, now)
+        world = self.worlds.first(kept_serials(root), now)
         self.force = self._resumed(world, root, now)
-        self._note_problems()
+        self.worlds.tell()
+        self.worlds.keep()
         self.publish(self.force, now)
         self._round = int(now // world.rules.round)
 
@@ -164,45 +153,24 @@ class Control:
 
     # -- rules and tables
 
-    def read_rules(self, now: float) -> World | None:
-        """The rules directory as it is now, compiled; None, counted and told, when nothing in it can be used."""
-        world = self.world
-        try:
-            read = self._reader.rules(now, world.loaded)
-            inputs = self.inputs(world.table, read.rules)
-            rules = held_to_tests(read, inputs, world.serials, now, world.ground, world.loaded)
-            return make_world(rules, self.inputs(world.table, rules.loaded.rules), world.serials, now, world.ground)
-        except (EdgednsError, OSError) as error:
-            self.counts.reloads_bad += 1
-            self.log(f"{error}\nthe rules stay as they were")
-            return None
-
     def take_rules(self, world: World | None, now: float) -> bool:
-        """Serve rules that were read; False, and nothing changes, when there are none."""
+        """Serve rules that were read; False, counted, and nothing changes, when there are none."""
+        self.counts.reloads_bad += world is None
         if not self._take(world, now):
             return False
         failed = bool(self.world.loaded.failed_zones)
         self.counts.reloads_bad += failed
         self.counts.reloads_good += not failed
-        self._note_problems()
+        self.worlds.tell()
+        self.worlds.keep()
         return True
-
-    def read_table(self, now: float) -> World | None:
-        """The same rules over the ASN table as it is now; None when that can't be used."""
-        world = self.world
-        try:
-            inputs = self.inputs(self._reader.table(), world.rules)
-            return make_world(Held(world.loaded), inputs, world.serials, now, world.ground)
-        except (EdgednsError, OSError) as error:
-            self.log(f"{error}\nthe ASN table stays as it was")
-            return None
 
     def take_table(self, world: World | None, now: float) -> bool:
         """Serve from a table that was read; False, and nothing changes, when there is none."""
         before = self.world.table.digest
         if not self._take(world, now):
             return False
-        self._reader.keep(self.world.loaded)
+        self.worlds.keep()
         if (table := self.world.table).digest != before:
             self.log(f"ASN table in force: {table.source}, dated {table.date}")
         return True
@@ -219,33 +187,14 @@ class Control:
             return False
         return True
 
-    def inputs(self, table: AsnTable, rules: RuleSet) -> Inputs:
-        pins = self.orders.pins(rules)
-        return Inputs(table, pins, self._salt, self.registry.block, self.publisher.put, self.mapped.sections)
-
-    def _note_problems(self) -> None:
-        loaded = self.world.loaded
-        for error in loaded.errors:
-            self.log(str(error))
-        for name in sorted(loaded.failed_zones):
-            served = "stays as it was" if name in loaded.rules.zones else "is not served"
-            self.log(f"zone {name} has errors and {served}")
-        self._reader.keep(loaded)
+    def _gathered(self, table: AsnTable, pins: Sequence[Override], salt: int) -> Inputs:
+        return Inputs(table, pins, salt, self.registry.block, self.publisher.put, self.mapped.sections)
 
     # -- orders
 
     def completed_order(self, order: Override, now: float) -> Override:
         """A new order with its id and time; OrderError when it can't be followed."""
         return self.orders.completed(order, self.world.rules, now)
-
-    def world_with(self, orders: Sequence[Override], now: float) -> World:
-        """The world under these orders: pins are compiled as rules, drains are not in it."""
-        world = self.world
-        pins = self.orders.pins(world.rules, orders)
-        if pins == self.orders.pins(world.rules):
-            return world
-        inputs = replace(self.inputs(world.table, world.rules), pins=pins)
-        return make_world(Held(world.loaded), inputs, world.serials, now, world.ground)
 
     def take_order(self, order: Override, world: World | None, now: float) -> None:
         """Follow a completed order at once; `world` has it compiled, None for a drain."""
@@ -367,7 +316,7 @@ class Control:
         return observed(metrics.read_networks(self.run, ground.key), ground.atoms)
 
     def _wished(self, force: Force, now: float) -> Force:
-        """As `_decided`, from a new table and all else that is new with a round."""
+        """As `decided`, from a new table and all else that is new with a round."""
         return replace(force, decisions=self._decide(force, now, now, "table"))
 
     def decided(self, force: Force, now: float) -> Force:

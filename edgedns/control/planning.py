@@ -57,7 +57,7 @@ def draft(control: Control, directory: Path, now: float) -> World:
     loaded = load_rules(directory, now)
     loaded.refuse_errors()
     drafts = _Drafts(control.mapped.sections)
-    inputs = replace(control.inputs(world.table, loaded.rules), cells=_no_cells, put=drafts.put, opened=drafts.opened)
+    inputs = replace(control.worlds.inputs(world.table, loaded.rules), cells=_no_cells, put=drafts.put, opened=drafts.opened)
     rules = held_to_tests(loaded, inputs, world.serials, now, world.ground, None)
     rules.loaded.refuse_errors()
     return make_world(rules, inputs, world.serials, now, world.ground)

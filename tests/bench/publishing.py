@@ -186,7 +186,7 @@ def measure() -> dict[str, object]:
             control.start(now - 20)
         loaded = control.world.loaded
         with steps.step("compile"):
-            make_world(Held(loaded), control.inputs(control.world.table, loaded.rules), control.world.serials, now)
+            make_world(Held(loaded), control.worlds.inputs(control.world.table, loaded.rules), control.world.serials, now)
         force = measured_force(control, now - 10, steps)
         with steps.step("first update"):
             control._adopt(force, now - 10)

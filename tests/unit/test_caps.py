@@ -219,7 +219,7 @@ def test_a_cap_that_cannot_be_met_is_said_once_and_shared_out(tmp_path: Path) ->
     shares = [given[name] / given.total() for name in ("birch", "alder", "cedar")]
     assert shares == pytest.approx([0.375, 0.375, 0.25], abs=0.02)
     place.declare(birch="60%", alder="60%", cedar="60%")
-    assert place.control.take_rules(place.control.read_rules(place.now), place.now)
+    assert place.control.take_rules(place.control.worlds.read_rules(place.now), place.now)
     place.price()
     assert "caps are met again" in place.said
     assert place.account["state"] == "priced"
@@ -230,7 +230,7 @@ def test_without_caps_in_the_rules_everybody_goes_home(tmp_path: Path) -> None:
     place.round()
     assert place.ask(1)["alder"] > 20
     place.declare()
-    assert place.control.take_rules(place.control.read_rules(place.now), place.now)
+    assert place.control.take_rules(place.control.worlds.read_rules(place.now), place.now)
     assert place.ask(1) == {"birch": NETWORKS}
     place.measure()
     assert place.account["state"] == "none"

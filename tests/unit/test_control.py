@@ -101,12 +101,12 @@ def order(**fields: Any) -> Override:
 
 def give(control: Control, now: float, **fields: Any) -> Override:
     made = control.completed_order(order(**fields), now)
-    control.take_order(made, control.world_with([*control.overrides, made], now), now)
+    control.take_order(made, control.worlds.with_orders([*control.overrides, made], now), now)
     return made
 
 
 def reload_rules(control: Control, now: float = NOW) -> bool:
-    return control.take_rules(control.read_rules(now), now)
+    return control.take_rules(control.worlds.read_rules(now), now)
 
 
 # -- starting, rules and tables
@@ -146,7 +146,7 @@ def test_a_bad_file_changes_nothing_and_says_so(place: Place) -> None:
     assert not reload_rules(control)
     assert ask(control) == [ALDER]
     assert control.counts.reloads_bad == 2
-    assert control.problems
+    assert control.worlds.problems
 
 
 def test_a_bad_zone_holds_back_only_itself(place: Place) -> None:
@@ -256,10 +256,10 @@ def test_a_new_table_is_served_and_a_broken_one_is_not(place: Place) -> None:
     control = place.control()
     write_table(place.table, [*range(NETWORKS), 99])
     save(place.table, place.table.read_text().replace("\t64519\t", "\t64999\t"))
-    assert control.take_table(control.read_table(NOW), NOW)
+    assert control.take_table(control.worlds.read_table(NOW), NOW)
     assert ask(control) == [CEDAR]  # AS 64999 is pinned
     place.table.write_text("<html>502 Bad Gateway</html>")
-    assert not control.take_table(control.read_table(NOW), NOW)
+    assert not control.take_table(control.worlds.read_table(NOW), NOW)
     assert ask(control) == [CEDAR]
     assert "the ASN table stays as it was" in place.text()
     assert ask(place.control()) == [CEDAR]  # the last good one was kept
@@ -269,7 +269,7 @@ def test_inline_tests_do_not_hold_back_a_new_table(place: Place) -> None:
     write_zone(place.rules, more="tests: [{name: www, type: A, asn: 64519, expect: alder}]\n")
     control = place.control()
     save(place.table, place.table.read_text().replace("\t64519\t", "\t64999\t"))
-    assert control.take_table(control.read_table(NOW), NOW)
+    assert control.take_table(control.worlds.read_table(NOW), NOW)
     assert ask(control) == [CEDAR]
 
 
@@ -298,7 +298,7 @@ def test_a_publish_that_fails_leaves_everything_as_it_was(place: Place, monkeypa
 
     write_zone(place.rules, nominal=["cedar", "birch", "alder"])
     monkeypatch.setattr(control.publisher, "_write", full)
-    world = control.read_rules(NOW)
+    world = control.worlds.read_rules(NOW)
     assert not control.take_rules(world, NOW)
     with pytest.raises(EdgednsError):
         give(control, NOW, kind="drain", provider="alder")
@@ -603,7 +603,7 @@ def test_counts_of_workers_are_found_under_the_published_atoms(place: Place) -> 
     control.sweep({control.serial})
     assert len(metrics.read_networks(control.run, key)) == 1  # those in use are kept
     write_table(place.table, range(50))
-    assert control.take_table(control.read_table(NOW), NOW)
+    assert control.take_table(control.worlds.read_table(NOW), NOW)
     control.sweep({1})
     assert len(metrics.read_networks(control.run, key)) == 1  # a worker still counts there
     control.sweep({control.serial})
@@ -627,7 +627,7 @@ def test_a_drain_holds_until_it_ends_and_is_told(place: Place) -> None:
 
 def test_a_drain_compiles_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     control = place.control()
-    monkeypatch.setattr("edgedns.control.loop.make_world", None)
+    monkeypatch.setattr("edgedns.control.worlds.make_world", None)
     made = control.completed_order(order(kind="drain", provider="alder"), NOW)
     control.take_order(made, None, NOW)
     assert ask(control) == [BIRCH]

@@ -61,7 +61,7 @@ def test_root_is_followed(control: Control, current: Current) -> None:
     assert current.serial == 1
     assert answered(current) == bytes((192, 0, 2, 10))
     write_zone(control.paths.rules, nominal=["cedar", "alder"])
-    control.take_rules(control.read_rules(NOW), NOW)
+    control.take_rules(control.worlds.read_rules(NOW), NOW)
     assert answered(current) == bytes((192, 0, 2, 10))
     current.refresh(NOW)
     assert answered(current) == bytes((203, 0, 113, 10))
@@ -149,7 +149,7 @@ def test_a_snapshot_and_its_counters_change_together(control: Control, current: 
     current.refresh(NOW)
     before = current._serving
     write_table(control.paths.asn or Path(), range(3))  # fewer networks: another array
-    control.take_table(control.read_table(NOW), NOW)
+    control.take_table(control.worlds.read_table(NOW), NOW)
     current.refresh(NOW)
     after = current._serving
     assert before is not None
