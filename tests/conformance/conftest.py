@@ -74,8 +74,8 @@ def running_edgedns(folder: Path) -> Iterator[Server]:
     options = [word for text in listen for word in ("--listen", text)]
     rules = folder / "rules"
     shutil.copytree(ROOT / "rules", rules)
-    for zone in ("corners.yaml", "wildcards.yaml"):
-        shutil.copy(Path(__file__).parent / zone, rules)
+    for zone in Path(__file__).parent.glob("*.yaml"):
+        shutil.copy(zone, rules)
     # A set that fills a message of 65,535 octets as far as a zone may: 242 records of 268. The SOA has a low TTL.
     lines = ["@ 5 SOA ns.example.net. noc.example.net. 1 3600 900 1209600 300", "@ NS ns.example.net."]
     lines += [f"full TXT {number:03}{'x' * 252}" for number in range(242)]
