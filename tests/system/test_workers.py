@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -303,13 +304,17 @@ def test_a_worker_without_a_snapshot_takes_no_queries(make: Make, tmp_path: Path
     poll_until(again, lambda: again.serials() == [6])
 
 
+def seen_by(workers: Workers, serial: int) -> bool:
+    return workers.serials() == [serial]
+
+
 def test_what_is_published_is_seen_at_once(make: Make, tmp_path: Path) -> None:
     workers = make()
     workers.start()
     for serial in range(7, 12):
         (tmp_path / "aside").write_text(str(serial))
         (tmp_path / "aside").replace(tmp_path / "serial")
-        took = poll_until(workers, lambda serial=serial: workers.serials() == [serial])
+        took = poll_until(workers, partial(seen_by, workers, serial))
         assert took < 0.4, "less than the second between two looks"
 
 
