@@ -61,7 +61,7 @@ def _serve(read: Callable[[], Settings], rehearsal: bool) -> None:
     extra.append(f"--build={build_of(within=WORKER)}")
     listen = _listen(settings, passed)
     if rehearsal:
-        from edgedns.cli.rehearse import rehearse
+        from edgedns.cli.server.rehearse import rehearse
 
         rehearse(settings, listen, passed)
         return
@@ -71,8 +71,8 @@ def _serve(read: Callable[[], Settings], rehearsal: bool) -> None:
         if early := _can_answer(settings.state / "published"):
             workers.start(settle=False)
         # Not at the top: numpy, aiohttp and their like take longer to import than workers take to start.
-        from edgedns.cli.reloading import Reloading
-        from edgedns.cli.server import Server
+        from edgedns.cli.server.reloading import Reloading
+        from edgedns.cli.server.server import Server
 
         server = Server(settings, settings.rules, workers, say, Reloading(settings, read, build, say), passed.admin)
     except BaseException:

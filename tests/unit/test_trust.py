@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from edgedns.cli import trust
+from edgedns.cli.server import trust
 from edgedns.control import Control, Paths
 from edgedns.dns import name as names
 from edgedns.dns import types

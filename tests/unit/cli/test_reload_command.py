@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from edgedns.cli import main, reload
 from edgedns.cli.build import PACKAGE, WORKER, build_of
-from edgedns.cli.reloading import differences
+from edgedns.cli.server.reloading import differences
 from edgedns.config import Address, Settings
 
 

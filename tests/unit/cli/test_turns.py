@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from edgedns.cli.turns import Turns
+from edgedns.cli.server.turns import Turns
 
 
 def test_a_turn_does_not_wait_for_what_runs_beside() -> None:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgedns.cli.services import explain_now
-from edgedns.cli.turns import Turns
+from edgedns.cli.server.services import explain_now
+from edgedns.cli.server.turns import Turns
 from edgedns.control import Control
 from edgedns.control.questions import QuestionRefused
 from edgedns.control.wishing import Wishing

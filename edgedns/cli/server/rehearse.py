@@ -22,7 +22,7 @@ NICE = 10
 def rehearse(settings: Settings, listen: Sequence[Address], passed: Passed) -> None:
     """An EdgednsError says what would fail. Nothing is published, and no socket, lock or file of the state is touched."""
     os.nice(NICE)
-    import_module("edgedns.cli.server")  # and with it whatever it needs
+    import_module("edgedns.cli.server.server")  # and with it whatever it needs
     assert settings.rules is not None
     load_rules(settings.rules, time.time()).refuse_errors()
     if settings.asn:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from edgedns import metrics
-from edgedns.cli import trust
-from edgedns.cli.learning import Learning
-from edgedns.cli.turns import Turns
+from edgedns.cli.server import trust
+from edgedns.cli.server.learning import Learning
+from edgedns.cli.server.turns import Turns
 from edgedns.control import Control, planning
 from edgedns.control.caps import Account
 from edgedns.control.wishing import Wishing

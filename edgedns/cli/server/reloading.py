@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgedns.cli.build import build_of
-from edgedns.cli.turns import Turns
+from edgedns.cli.server.turns import Turns
 from edgedns.config import Settings
 from edgedns.control import Control
 from edgedns.errors import EdgednsError

@@ -13,13 +13,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from edgedns.cli import trust
-from edgedns.cli.learning import Learning
-from edgedns.cli.reloading import Reloaded, Reloading
-from edgedns.cli.services import make_services, make_sources, most_asked, planned
-from edgedns.cli.turns import Turns
+from edgedns.cli.server import trust
+from edgedns.cli.server.learning import Learning
+from edgedns.cli.server.reloading import Reloaded, Reloading
+from edgedns.cli.server.services import make_services, make_sources, most_asked, planned
+from edgedns.cli.server.turns import Turns
+from edgedns.cli.server.wishing import make_calls
 from edgedns.cli.watch import Watch
-from edgedns.cli.wishing import make_calls
 from edgedns.config import Address, Settings
 from edgedns.control import Control, Paths
 from edgedns.control.cookies import Secrets
