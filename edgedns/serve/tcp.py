@@ -337,8 +337,9 @@ class TcpServer:
 
     def _answer(self, connection: Connection) -> None:
         """Answer whole messages of the inbox, for a moment (RFC 1035 section 4.2.2: two octets of length before each)."""
-        inbox, start, until = connection.inbox, 0, time.monotonic() + TURN
-        while len(inbox) - start >= 2 and self._has_room(connection):
+        inbox, outbox, start = connection.inbox, connection.outbox, 0
+        unsent, until = self._limits.unsent, time.monotonic() + TURN
+        while len(inbox) - start >= 2 and len(outbox) < unsent and not connection.stream:
             end = start + 2 + (inbox[start] << 8 | inbox[start + 1])
             if end > len(inbox):
                 break
