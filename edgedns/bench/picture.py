@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgedns import pictures
 from edgedns.bench.latency import quantiles
 from edgedns.bench.run import Result
 from edgedns.bench.volley import Cell
-from edgedns.errors import SourceError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,16 +17,9 @@ COLOURS = {"p50": "#0b6e4f", "p95": "#c98a1b", "p99": "#a23b3b"}
 SLOWEST = (1, 10, 100, 1000, 10_000, 100_000)
 
 
-def require() -> None:
-    """SourceError where matplotlib is not installed."""
-    if find_spec("matplotlib") is None:
-        raise SourceError("--plot needs matplotlib: pip install 'edgedns[plot]'")
-
-
 def draw(result: Result, path: Path) -> None:
-    """Write it; the name's ending says in which format (.png, .svg, .pdf). SourceError when it can't be written."""
-    require()
-    from matplotlib import rc_context
+    """Write it; SourceError when it can't be written."""
+    pictures.require()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
@@ -36,11 +28,7 @@ def draw(result: Result, path: Path) -> None:
     _curve(curve, result)
     rate = result[Cell.ANSWERED] / result.seconds
     figure.suptitle(f"{rate:,.0f} answers a second, {result.lost_share:.2%} lost", fontsize=11)
-    try:
-        with rc_context({"svg.hashsalt": "edgedns"}):
-            figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"the picture can't be written to {path}: {error}") from error
+    pictures.write(figure, path)
 
 
 def _over_time(axes: Axes, result: Result) -> None:

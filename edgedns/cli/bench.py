@@ -22,6 +22,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from edgedns import pictures
 from edgedns.bench import picture, questions, subnets, volley
 from edgedns.bench.questions import Mix, Question
 from edgedns.bench.run import Plan, Result, Tick, first_reply, run
@@ -106,7 +107,7 @@ def bench(
         )  # fmt: skip
         _gentle(plan, owned)
         if plot_to is not None:
-            picture.require()
+            pictures.require()
         result = _measure(plan, Wanted(edns=payload, **asked))
         if plot_to is not None:
             picture.draw(result, plot_to)

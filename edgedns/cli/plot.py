@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgedns.errors import SourceError
+from edgedns import pictures
 from edgedns.steer.score import Curves, Score
 
 if TYPE_CHECKING:
@@ -23,16 +22,9 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
-def require() -> None:
-    """SourceError where matplotlib is not installed."""
-    if find_spec("matplotlib") is None:
-        raise SourceError("--plot needs matplotlib: pip install 'edgedns[plot]'")
-
-
 def draw(curves: Curves, result: Score, path: Path) -> None:
-    """Write the plot; the name's ending says in which format (.png, .svg, .pdf). SourceError when it can't be written."""
-    require()
-    from matplotlib import rc_context
+    """Write the plot; SourceError when it can't be written."""
+    pictures.require()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
@@ -44,11 +36,7 @@ def draw(curves: Curves, result: Score, path: Path) -> None:
     _shares(shares, curves, names)
     _slots(slots, curves, names)
     figure.suptitle(f"{result.rows:,} answers: {percent(result.gap_captured)} of the gap to the oracle captured", fontsize=11)
-    try:
-        with rc_context({"svg.hashsalt": "edgedns"}):
-            figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"the plot can't be written to {path}: {error}") from error
+    pictures.write(figure, path)
 
 
 def _shares(axes: Axes, curves: Curves, names: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from edgedns import pictures
 from edgedns.cli import plot
 from edgedns.engine.load import load_rules
 from edgedns.errors import EdgednsError, SourceError
@@ -83,7 +84,7 @@ def replay(
 
 def _replay(file: Path, plan: Plan, first: int | None, plot_to: Path | None, as_json: bool) -> None:
     if plot_to is not None:
-        plot.require()
+        pictures.require()
     with _progress() as progress:
         trace, rejected = _read(file, parse, progress)
         played = _played(trace, plan, progress)

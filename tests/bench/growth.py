@@ -20,6 +20,7 @@ from random import Random
 
 import numpy as np
 
+from edgedns import pictures
 from edgedns.dns import types
 from edgedns.engine import inline
 from edgedns.engine.cells import Space
@@ -166,7 +167,6 @@ def measure(timed: bool = True) -> dict[str, dict[int, Cost]]:
 
 
 def draw(found: dict[str, dict[int, Cost]], path: Path) -> None:
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
@@ -181,8 +181,7 @@ def draw(found: dict[str, dict[int, Cost]], path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25)
     axes.legend(loc="lower right", fontsize=8)
-    with rc_context({"svg.hashsalt": "edgedns"}):
-        figure.savefig(path, metadata={"Date": None})
+    pictures.write(figure, path)
 
 
 if __name__ == "__main__":

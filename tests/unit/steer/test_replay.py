@@ -270,10 +270,10 @@ class TestCommand:
         for name in ("out.xyz", "nowhere/out.png"):
             result = CliRunner().invoke(replay, [str(PLANETLAB), "--plot", str(tmp_path / name)])
             assert result.exit_code == 2
-            assert "the plot can't be written" in result.stderr
+            assert "the picture can't be written" in result.stderr
 
     def test_without_matplotlib_the_extra_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("edgedns.cli.plot.find_spec", lambda name: None)
+        monkeypatch.setattr("edgedns.pictures.find_spec", lambda name: None)
         result = CliRunner().invoke(replay, [str(PLANETLAB), "--plot", str(tmp_path / "out.png")])
         assert result.exit_code == 2
         assert "pip install 'edgedns[plot]'" in result.stderr
