@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -214,6 +215,20 @@ def test_a_crowd_of_one_client_makes_room_and_the_newest_are_served(serve: Serve
     assert [receive(sock, 1) for sock in crowd[3:8]] == [[]] * 5
     for sock in (*crowd, *late):
         sock.close()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+    ],
+)
+def test_a_client_is_an_ipv4_address_or_an_ipv6_64(one: str, other: str, together: bool) -> None:
+    crowds = {tcp._crowd(ip_address(text).packed) for text in (one, other)}
+    assert (len(crowds) == 1) is together
 
 
 def test_connections_in_all_are_bounded(serve: Serve) -> None:
