@@ -304,13 +304,13 @@ class Control:
 
     def _is_plausible(self, wished: Force, now: float) -> bool:
         try:
-            refuse_implausible(facts(self.force, wished, self._asked), now)
+            refuse_implausible(facts(self.force, wished, self.asked), now)
         except PublishRefused as refusal:
             self._refuse(str(refusal))
             return False
         return True
 
-    def _asked(self) -> Weights | None:
+    def asked(self) -> Weights | None:
         """The networks that asked, and how often; None where they are too few to speak."""
         ground = self.world.ground
         return observed(metrics.read_networks(self.run, ground.key), ground.atoms)
@@ -339,7 +339,7 @@ class Control:
         ttl = max((record.ttl for zone in rules.zones.values() for record in zone.records), default=0)
         columns, states = force.world.compiled.columns, self.orders.states(rules, at)
         seen = force.table, self.measured.health, before, now, ttl, None, self.checks.failing
-        asked, losing = (self._asked(), self.gained.losing) if new == "table" else (None, None)
+        asked, losing = (self.asked(), self.gained.losing) if new == "table" else (None, None)
         return decide(columns, rules.providers, states, *seen, asked, losing, sudden=new == "shift")
 
     # -- publishing
@@ -418,7 +418,7 @@ class Control:
 
     def uplift(self, limit: int, now: float) -> dict[str, Any]:
         """What steering gains over nominal; `limit` networks a rule."""
-        return self.gained.told(self.force, self._asked(), limit, now)
+        return self.gained.told(self.force, self.asked(), limit, now)
 
     def evidence(self, now: float) -> Evidence:
         """What the published snapshot was decided from."""

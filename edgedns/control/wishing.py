@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from edgedns import metrics
 from edgedns.control.loop import Control
 from edgedns.control.picking import pick
-from edgedns.control.plausible import Weights, observed
 from edgedns.control.questions import QuestionRefused, Questions
 from edgedns.control.wanted import Wanted
 from edgedns.probe.collector import Outcome
@@ -50,7 +48,7 @@ class Wishing:
             self._round = number
             seen = self._control.measured.health.seen()
             self.together = together(seen, now, self.together)
-            pick(self.wanted, seen, self._control.force, self._asked, now)
+            pick(self.wanted, seen, self._control.force, self._control.asked, now)
 
     def _look(self, now: float) -> None:
         """For doubts; of many paths that takes a while, and then less often: a tenth of the time at most."""
@@ -82,7 +80,3 @@ class Wishing:
             return True
         network = self._control.collector.world.network_of(packed)
         return network is not None and self.wanted.places.holds(network, address)
-
-    def _asked(self) -> Weights | None:
-        ground = self._control.world.ground
-        return observed(metrics.read_networks(self._control.run, ground.key), ground.atoms)
