@@ -22,8 +22,8 @@ Hold = NDArray[np.void]
 class Pace:
     """How quick decisions are. Times in seconds; `now`, `ttl` and `fresh` (a new round's table) are of one call.
 
-    gain: how much score less mean a challenger needs, for `rounds` rounds; where one of the two has less than `few`
-    samples it needs a typical RTT lower by `doubt` / sqrt(samples), in ln(ms), and no waiting.
+    gain: how much score less mean a challenger needs, for `rounds` rounds; where one of the two has less than `enough`
+    samples it needs a typical RTT lower by `doubt` / sqrt(samples), in ln(ms), instead; and with less than `few` no waiting.
     churn: the share of weight that may move in one round for a better measurement; so many rows as `freely` always may.
     sudden: away from an arm that has just got slower, between rounds too, and beside that share.
     objective: what value means: WAN, or ln of the typical RTT, for comparison.
@@ -32,6 +32,7 @@ class Pace:
     objective: str = "graded"
     gain: float = 0.05
     rounds: int = 2
+    enough: float = 12.0
     few: float = 5.0
     doubt: float = 0.25
     dwell_ttls: float = 2.0
@@ -111,23 +112,23 @@ def _challenger(evidence: Evidence, hold: Hold, current: Ints, pace: Pace) -> tu
     """(who could replace the current arm, whether it beats it clearly enough, whether it need not wait).
 
     By the graded score where both arms have samples enough. Below that wins say little (of two arms measured once, one
-    wins always): there typical RTTs are compared, by a margin that shrinks as samples come. A new row has nothing to hold
-    on to: it takes the best.
+    wins always, by however much): there typical RTTs are compared, by a margin that shrinks as samples come. A new row has
+    nothing to hold on to: it takes the best.
     """
     every = np.arange(len(current))
     typical = np.where(evidence.samples > 0, -np.log(evidence.typical), -np.inf)
     likely = _best(typical, evidence.candidate)
     likely = np.where(evidence.samples[every, likely] > 0, likely, current)
     least = np.minimum(evidence.samples[every, likely], evidence.samples[every, current])
-    few = least < pace.few
+    by_rtt = least < pace.enough
     new = ~hold["settled"]
-    enough = np.where(new, _best(evidence.value, evidence.candidate), _best(evidence.cautious, evidence.candidate))
-    best = np.where(few, likely, enough)
+    winner = np.where(new, _best(evidence.value, evidence.candidate), _best(evidence.cautious, evidence.candidate))
+    best = np.where(by_rtt, likely, winner)
     gain = evidence.cautious[every, best] - evidence.value[every, current]
     saving = np.log(evidence.typical[every, current] / evidence.typical[every, best])
     doubt = pace.doubt / np.sqrt(np.maximum(least, 0.3))
-    clear = new | np.where(few, np.isnan(saving) | (saving > doubt), gain > pace.gain)
-    return best, np.asarray((best != current) & clear, dtype=np.bool_), np.asarray(few | new, dtype=np.bool_)
+    clear = new | np.where(by_rtt, np.isnan(saving) | (saving > doubt), gain > pace.gain)
+    return best, np.asarray((best != current) & clear, dtype=np.bool_), np.asarray((least < pace.few) | new, dtype=np.bool_)
 
 
 def _saves(action: Wan, evidence: Evidence, current: Ints, best: Ints) -> Bools:

@@ -54,7 +54,7 @@ class Plan:
 
     def pace(self) -> Pace:
         """... and without hysteresis: whoever has the highest value, of equals the first."""
-        literal = Pace(gain=-1e-9, rounds=1, few=0.0, doubt=0.0, watch=-1.0)
+        literal = Pace(gain=-1e-9, rounds=1, enough=0.0, few=0.0, doubt=0.0, watch=-1.0)
         return literal if self.objective == "median" else Pace(objective=self.objective)
 
     def rule(self, providers: tuple[str, ...]) -> Wan:
