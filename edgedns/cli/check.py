@@ -37,9 +37,10 @@ class Report:
 
 @click.command("check")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
-@click.option("--asn", type=click.Path(path_type=Path), metavar="FILE", help="the ASN table for the tests; default: embedded")
-@click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="a server's state directory: the table it uses")
+@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True,
+              help="For people, for programs, or as annotations of a pull request.")  # fmt: skip
+@click.option("--asn", type=click.Path(path_type=Path), metavar="FILE", help="The ASN table for the tests.  [embedded]")
+@click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="A server's state directory: the table it uses.")
 def check(directory: Path, form: str, asn: Path | None, state: Path | None) -> None:
     """Check the rules in DIR: schema, semantics, inline tests and expiry.
 

@@ -31,9 +31,7 @@ class Remote:
     """One server. Whatever goes wrong is a ClickException in one sentence."""
 
     def __init__(self, server: str, token: str = "", timeout: float = TIMEOUT) -> None:
-        if not re.fullmatch(r"https?://[^\s/?#]+/?", server):
-            raise click.BadParameter(f"{server!r} is not http://HOST:PORT", param_hint="--server")
-        self._server = server.rstrip("/")
+        self._server = base_url(server, "--server").rstrip("/")
         self._token = token
         self._timeout = timeout
         # A proxy from the environment has no business between an operator and the server on this machine.
@@ -62,6 +60,13 @@ class Remote:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             raise click.ClickException(f"no answer from {self._server}: {reason}; is `edgedns serve` running there?") from None
+
+
+def base_url(text: str, option: str) -> str:
+    """A server's, as an option names it."""
+    if not re.fullmatch(r"https?://[^\s/?#]+/?", text):
+        raise click.BadParameter(f"{text!r} is not http://HOST:PORT", param_hint=option)
+    return text
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:

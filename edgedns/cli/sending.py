@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import TypeVar
 
 import click
 
+from edgedns.cli.remote import base_url
 from edgedns.model import NAME
 from edgedns.probe.source import Source
 from edgedns.probe.spool import Spool
@@ -28,7 +28,7 @@ class Outlet:
     """Where samples go: to the collector, or to standard output where that is `-`."""
 
     def __init__(self, collector: str, token: str, say: Say, spool: Spool | None = None) -> None:
-        self._uplink = None if collector == "-" else Uplink(url(collector), token, say, spool=spool)
+        self._uplink = None if collector == "-" else Uplink(base_url(collector, "--collector"), token, say, spool=spool)
 
     @property
     def waiting(self) -> int:
@@ -114,10 +114,3 @@ def _canonical(address: str) -> str | None:
         return str(ipaddress.ip_address(address))
     except ValueError:
         return None
-
-
-def url(text: str) -> str:
-    """The collector's."""
-    if not re.fullmatch(r"https?://[^\s/?#]+/?", text):
-        raise click.BadParameter(f"{text!r} is not http://HOST:PORT", param_hint="--collector")
-    return text
