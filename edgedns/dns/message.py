@@ -6,7 +6,7 @@ UTF-8 in labels and its compression has no fixed rule. OPT is `edns`'s: dnslib d
 Compression rule, the same for every question so that a reply's body can be prebuilt (`Tail`). A name points to
  (a) the question's name at offset 12, only where it is an owner equal to it;
  (b) the zone apex inside the question's name, after its own labels;
- (c) a name or suffix written earlier in the body;
+ (c) a name or suffix written earlier in the body, unless that takes a reader through too many pointers;
 and never to another suffix of the question's name.
 """
 
@@ -30,6 +30,8 @@ HEADER = 12
 _REACH = 0x3FFF - HEADER - 255 - 4
 _POINTER = 0xC000
 _AT_QNAME = _POINTER | HEADER
+# Of pointers to pointers the least patient readers of names take ten: an owner takes one more than these.
+_HOPS = 8
 
 # RFC 3597 section 4: only names in the RDATA of the types of RFC 1035 are compressed: type -> octets before the names.
 _NAMES_AFTER = {types.NS: 0, types.CNAME: 0, types.PTR: 0, types.SOA: 0, types.MX: 2}
@@ -299,30 +301,36 @@ class _Writer(DNSBuffer):  # type: ignore[misc]
         self.base = HEADER + len(qname) + 4
         self.pointers: list[int] = []
         self.qname = tuple(labels(fold(qname)))
-        self.known: dict[tuple[bytes, ...], int] = {}
+        # Names written so far: where, and how many pointers a reader follows from there.
+        self.known: dict[tuple[bytes, ...], tuple[int, int]] = {}
         if len(apex) > 1 and is_subdomain(fold(qname), apex):
-            self.known[tuple(labels(apex))] = HEADER + len(qname) - len(apex)
+            self.known[tuple(labels(apex))] = HEADER + len(qname) - len(apex), 0
 
     def encode_name(self, name: DNSLabel) -> None:
         """Write the owner of a record (dnslib calls it for nothing else here)."""
         if tuple(fold(label) for label in name.label) == self.qname:
             self.pack("!H", _AT_QNAME)
         else:
-            self.encode_target(name.label)
+            self.encode_target(name.label, _HOPS)
 
-    def encode_target(self, parts: Sequence[bytes]) -> None:
-        """Write a name by rules (b) and (c)."""
+    def encode_target(self, parts: Sequence[bytes], most: int = _HOPS - 1) -> None:
+        """Write a name by rules (b) and (c); where it points to at most `most` pointers follow."""
         folded = tuple(fold(label) for label in parts)
+        places, hops = [], 0
         for at, label in enumerate(parts):
-            target = self.known.get(folded[at:])
-            if target is not None:
+            target, further = self.known.get(folded[at:], (0, most + 1))
+            if further <= most:
                 self.pointers.append(self.offset)
                 self.pack("!H", _POINTER | target)
-                return
-            if self.offset <= _REACH:
-                self.known[folded[at:]] = self.base + self.offset
+                hops = further + 1
+                break
+            places.append(self.offset)
             self.append(bytes((len(label),)) + label)
-        self.append(b"\0")
+        else:
+            self.append(b"\0")
+        for at, place in enumerate(places):
+            if place <= _REACH:
+                self.known[folded[at:]] = self.base + place, hops
 
 
 class _WireRD(RD):  # type: ignore[misc]

@@ -10,7 +10,8 @@ import pytest
 from tests.conformance.client import Client, question
 
 NAMES = ["@", "zero", "nowhere", "host.crowd", "host.signed", "old-shop", "x.y.moved", "to-moved", "any.wild", "_sip._udp"]
-NAMES += ["_dns", "alias", "at-wild", "enum", "here", "child", "ring-a", "_http._tcp", f"{'x' * 63}.{'y' * 63}.wild"]
+NAMES += ["_dns", "alias", "at-wild", "enum", "here", "child", "ring-a", "_http._tcp"]
+NAMES += ["nest.corners.example.", "x.again.corners.example.", f"{'x' * 63}.{'y' * 63}.wild"]
 TYPES = ["A", "NS", "MX", "SOA", "TXT", "SRV", "NAPTR", "HTTPS", "SVCB", "RP", "PTR", "ANY"]
 HOPS = 10  # as many pointers in a row as the least patient readers of names take
 # RFC 3597 section 4: names may be compressed in the data of these types of RFC 1035 alone: what stands before how many names.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 import dns.flags
 import dns.message
@@ -370,6 +371,31 @@ def test_names_beyond_the_reach_of_a_pointer() -> None:
     response = Response(NOERROR, True, filler, far, apex=APEX)
     message = dns.message.from_wire(encode(query(packet()), response, 65535), one_rr_per_rrset=True)
     assert [rrset.name.to_text() for rrset in message.authority] == [f"n{at}.example.org." for at in range(3)]
+
+
+def test_no_reader_goes_through_more_than_ten_pointers() -> None:
+    """Each name of a chain could point to the one before; Go's reader gives up at the eleventh pointer, dnspython's later."""
+    names = [from_text("a." * depth + "z.example.net") for depth in range(30)]
+    answer = tuple(RR(one, CNAME, 5, other) for one, other in pairwise(names))
+    tail = encode_tail(names[0], Response(NOERROR, True, answer, (SOA_RR,), apex=APEX))
+    head = bytes(12) + names[0] + bytes(4)
+    wire = head + tail.body
+    assert max(hops(wire, len(head) + at) for at in tail.pointers) == 9
+    asked = query(packet(names[0] + b"\0\1\0\1"))
+    reply = dns.message.from_wire(encode(asked, Response(NOERROR, True, answer, apex=APEX), 65535))
+    assert [rrset[0].target.to_wire() for rrset in reply.answer] == names[1:]
+    assert len(wire) < 1400  # still a tenth of what the names have written out
+
+
+def hops(wire: bytes, at: int) -> int:
+    """How many pointers a reader takes from a pointer to the end of the name."""
+    count = 0
+    while wire[at]:
+        if wire[at] < 0xC0:
+            at += 1 + wire[at]
+        else:
+            at, count = int.from_bytes(wire[at : at + 2], "big") & 0x3FFF, count + 1
+    return count
 
 
 # --- flags, OPT, size ---
