@@ -244,7 +244,8 @@ def make_opt(view: View, asked: Asked, rcode: int, scope: int, error: bytes, spa
         client, _, now, secrets = asker
         _, given = cookie.renew(asked_cookie, client, secrets.cookies, now)
         body += COOKIE_HEAD + len(given).to_bytes(2, "big") + given
-    # RFC 7828 section 3.2.1: "DNS servers MUST NOT send the edns-tcp-keepalive option ... over UDP".
+    # RFC 7828 section 3.3.1: "A DNS server that receives a query using UDP transport that includes the edns-tcp-keepalive
+    # option MUST ignore the option."
     if keepalive and asker[1] == "tcp":
         body += KEEPALIVE_OPTION
     return OPT_HEAD + bytes((rcode >> 4, 0, asked.do & 0x80, 0)) + len(body).to_bytes(2, "big") + body
