@@ -6,8 +6,9 @@ share entries.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cache
 from struct import Struct
-from typing import NamedTuple
 
 from edgedns.dns import edns, types
 from edgedns.dns.message import Response, encode_tail
@@ -17,16 +18,19 @@ from edgedns.engine.identity import chaos
 from edgedns.engine.snapshot import NODE, NONE, STEERED, WILDCARD, Base, Slot, Tail, View, Zone
 from edgedns.engine.tally import request_cell
 
-ENTRIES_MAX = 16384
+ENTRIES_MAX = 10_240
+LABEL_MOST = 63
 # Past this a compression pointer might not reach what it would have to after a shift.
 POINTER_REACH = 0x3E00
 IN, CH, ANY_CLASS = b"\0\1", b"\0\3", b"\0\xff"
 POINTER_TO_QNAME = b"\xc0\x0c"
 QR, AA, RD = 0x80, 0x04, 0x01
+WITH_OPT = 2  # beside RD: which of a piece's heads
 HEAD = Struct("!BBHHHH")  # a message's from the flags on
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
     """A prebuilt message less its ID, question and OPT.
 
     `flags` is the first octet of the flags. `heads` are flags and counts in wire form: without and with RD, then the same two
@@ -42,34 +46,38 @@ class Piece(NamedTuple):
     error: bytes = b""
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
     """What one question is answered with.
 
     `slot` is None for a static answer. Else `ways` are the policy's rules, each as the column of rankings and the counter
     cells of its answers; those, like `chosen`, are by provider index, and behind the last come what is said without a
-    provider and what is said where that is to be SERVFAIL.
+    provider and what is said where that is to be SERVFAIL. `marks` tell apart what is decided alike for all of an address:
+    the policy and its family, for an asker's own address and for a client subnet. `first_link`: of a chain to a steered name,
+    alone. `counted`: the cells of a static answer.
     """
 
     zone: int
     requests: int
     responses: int
     static: Piece
+    counted: tuple[int, int, int]
     slot: Slot | None = None
     cells: int = 0
+    marks: tuple[bytes, bytes] = (b"", b"")
     ways: tuple[tuple[int, tuple[int, ...]], ...] = ()
     chosen: tuple[Piece | None, ...] = ()
-    first_link: Piece | None = None
+    first_link: Entry | None = None
+
+
+def entry_of(view: View, name: bytes, type_class: bytes) -> Entry | None:
+    """The Entry for a folded name and its four octets of type and class."""
+    return view.entries.get(name + type_class) or entry_beside(view, name, type_class) or make_entry(view, name, type_class)
 
 
 def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
-    """The Entry for a folded name and its four octets of type and class, kept for the next time unless it is a refusal."""
+    """The same, made anew; it is kept for the next time unless it is a refusal."""
     base, qtype = view.base, int.from_bytes(type_class[:2], "big")
-    # Most of a flood of random names are below names that do exist: what is known of one holds for all of its length.
-    parent = name[1 + name[0] :]
-    beside = view.entries.get((parent, type_class, len(name)))
-    if beside is not None and name not in base.apexes and base.node_index(beside.zone, name) < 0:
-        known: Entry = beside
-        return known
     zone = base.zone_of(name, parent_side=qtype == types.DS)
     by_form = _by_form(view, zone, name, qtype, type_class[2:])
     if by_form is not None or zone is None:
@@ -77,9 +85,10 @@ def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
     node, outcome, exact = find_outcome(base, zone, name, qtype)
     if outcome == NONE:
         return None
-    # Names that don't exist share the entries of their length: their answers differ in nothing else.
-    key = name + type_class if exact else (node, outcome, len(name), request_cell("udp", b"", qtype), type_class[3])
-    entry: Entry | None = None if exact else view.entries.get(key)
+    # Names of one length share what they are answered alike, those that don't exist above all: nothing else differs.
+    place = (zone.number, -1 if exact and not outcome & STEERED else node)
+    key = (*place, outcome, len(name), request_cell("udp", b"", qtype), type_class[3])
+    entry: Entry | None = view.entries.get(key)
     if entry is None:
         entry = _outcome_entry(view, zone, qtype, name, node, outcome)
         # RFC 1035 section 6.2: to QCLASS=* the response should never be authoritative.
@@ -87,9 +96,22 @@ def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
             entry = _without_aa(entry)
         if entry is not None:
             _keep(view, key, entry)
-    if entry is not None and not exact and base.node_index(zone.number, parent) >= 0:
+    if entry is not None and exact:
+        _keep(view, name + type_class, entry)
+    elif entry is not None and base.node_index(zone.number, parent := name[1 + name[0] :]) >= 0:
         _keep(view, (parent, type_class, len(name)), entry)
     return entry
+
+
+def entry_beside(view: View, name: bytes, type_class: bytes) -> Entry | None:
+    """The Entry of a name that doesn't exist, by one of its length below the same parent; None where none is known.
+
+    Most of a flood of random names are below names that do exist. `name` need be none: what then follows its first label is.
+    """
+    known: Entry | None = view.entries.get((name[1 + name[0] :], type_class, len(name)))
+    if known is None or name[0] > LABEL_MOST or name in view.base.apexes or view.base.node_index(known.zone, name) >= 0:
+        return None
+    return known
 
 
 def _keep(view: View, key: bytes | tuple[object, ...], entry: Entry) -> None:
@@ -116,13 +138,13 @@ def _from_response(name: bytes, response: Response) -> Piece:
 
 def _without_aa(entry: Entry) -> Entry:
     chosen = tuple(piece and _unauthoritative(piece) for piece in entry.chosen)
-    first = entry.first_link and _unauthoritative(entry.first_link)
-    return entry._replace(static=_unauthoritative(entry.static), chosen=chosen, first_link=first)
+    first = entry.first_link and _without_aa(entry.first_link)
+    return replace(entry, static=_unauthoritative(entry.static), chosen=chosen, first_link=first)
 
 
 def _unauthoritative(piece: Piece) -> Piece:
     plain, rd, with_opt, rd_with_opt = (bytes((head[0] & ~AA,)) + head[1:] for head in piece.heads)
-    return piece._replace(flags=piece.flags & ~AA, heads=(plain, rd, with_opt, rd_with_opt))
+    return replace(piece, flags=piece.flags & ~AA, heads=(plain, rd, with_opt, rd_with_opt))
 
 
 def find_outcome(base: Base, zone: Zone, name: bytes, qtype: int) -> tuple[int, int, bool]:
@@ -170,7 +192,7 @@ def _chain_entry(view: View, zone: Zone, qtype: int, name: bytes, tail: Tail, nu
     slot = view.base.slot_at(number)
     owner = shift(tail.owner.to_bytes(2, "big"), (0,), len(name) - tail.length)
     chosen = (*_choices(view.base, slot, links, links.content, tail.counts, owner), None, FAILED)
-    return _with_slot(view, _entry(zone, qtype, links), slot, chosen, first)
+    return _with_slot(view, _entry(zone, qtype, links), slot, chosen, _entry(zone, qtype, first))
 
 
 def _choices(
@@ -186,19 +208,27 @@ def _choices(
     return tuple(pieces)
 
 
-def _with_slot(view: View, entry: Entry, slot: Slot, chosen: tuple[Piece | None, ...], first: Piece | None) -> Entry:
+def _with_slot(view: View, entry: Entry, slot: Slot, chosen: tuple[Piece | None, ...], first: Entry | None) -> Entry:
     rules = view.base.policies[slot.policy]
-    return entry._replace(
+    return replace(
+        entry,
         slot=slot,
         cells=view.rows[slot.policy] * view.atom_count,
+        marks=_marks(slot),
         ways=tuple((rule.columns[slot.family == 6], (*rule.answers, rule.answers[-1])) for rule in rules),
         chosen=chosen,
         first_link=first,
     )
 
 
+def _marks(slot: Slot) -> tuple[bytes, bytes]:
+    number = slot.policy << 2 | (slot.family == 6) << 1
+    return number.to_bytes(4, "big"), (number | 1).to_bytes(4, "big")
+
+
 def _entry(zone: Zone, qtype: int, static: Piece) -> Entry:
-    return Entry(zone.number, zone.requests + request_cell("udp", b"", qtype), zone.responses, static)
+    requests = zone.requests + request_cell("udp", b"", qtype)
+    return Entry(zone.number, requests, zone.responses, static, (requests, zone.responses + static.rcode, -1))
 
 
 def make_piece(tail: Tail, length: int) -> Piece | None:
@@ -207,20 +237,33 @@ def make_piece(tail: Tail, length: int) -> Piece | None:
     if delta and len(tail.content) > POINTER_REACH:
         return None
     content = shift(tail.content, tail.pointers, delta) if delta else tail.content
-    return _piece(QR | AA if tail.aa else QR, tail.rcode, content, tail.counts)._replace(cuts=tail.cuts)
+    return _piece(QR | AA if tail.aa else QR, tail.rcode, content, tail.counts, cuts=tail.cuts)
 
 
-def _piece(flags: int, rcode: int, content: bytes, counts: tuple[int, int, int]) -> Piece:
+def _piece(
+    flags: int,
+    rcode: int,
+    content: bytes,
+    counts: tuple[int, int, int],
+    cuts: tuple[tuple[int, int], ...] = (),
+    error: bytes = b"",
+) -> Piece:
+    return Piece(flags, rcode, _heads(flags, rcode, counts), content, cuts, error)
+
+
+@cache
+def _heads(flags: int, rcode: int, counts: tuple[int, int, int]) -> tuple[bytes, bytes, bytes, bytes]:
+    """They are few, and shared."""
     answers, authorities, additionals = counts
     plain, rd, with_opt, rd_with_opt = (
         HEAD.pack(flags | rd, rcode, 1, answers, authorities, additionals + opt) for opt in (0, 1) for rd in (0, RD)
     )
-    return Piece(flags, rcode, (plain, rd, with_opt, rd_with_opt), content)
+    return plain, rd, with_opt, rd_with_opt
 
 
 def _refusal(rcode: int, error: int | None) -> Piece:
     option = b"" if error is None else b"\0\x0f\0\2" + error.to_bytes(2, "big")
-    return _piece(QR, rcode, b"", (0, 0, 0))._replace(error=option)
+    return _piece(QR, rcode, b"", (0, 0, 0), error=option)
 
 
 REFUSED = _refusal(types.REFUSED, edns.NOT_AUTHORITATIVE)

@@ -6,24 +6,26 @@ the same (law 1). None is for what is not prebuilt, such as names that a DNAME m
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from edgedns.dns import cookie, types
 from edgedns.dns.edns import COOKIE, GROWTH, KEEPALIVE, NSID, OVERHEAD
 from edgedns.engine import lookup
 from edgedns.engine.answer import EDNS_MINIMUM, TCP_IDLE, TCP_LIMIT, UDP_PAYLOAD, UDP_PLAIN, Secrets
-from edgedns.engine.asked import LOOK_UP, Asked, name_end, read
-from edgedns.engine.entries import NOT_IMPLEMENTED, QR, Entry, Piece, make_entry
-from edgedns.engine.forms import KNOWN_BY, MOST, ONE_QUESTION, OPT_HEAD, OPT_SIZE, SCOPES, form_of
-from edgedns.engine.seen import NOT_STEERED, Ring, Seen, due, note
+from edgedns.engine.asked import HEADER, LOOK_UP, Asked, Options, name_end, read
+from edgedns.engine.entries import NOT_IMPLEMENTED, QR, WITH_OPT, Entry, Piece, entry_beside, entry_of, make_entry
+from edgedns.engine.forms import KNOWN_BY, MOST, OPT_HEAD, OPT_SIZE, OPTION_HEAD, SCOPES, Form, form_of
+from edgedns.engine.seen import NOT_STEERED, Ring, Seen, drawn, due, note
 from edgedns.engine.snapshot import UNIT_BITS, Snapshot, View
 from edgedns.engine.tally import OTHER, TCP, V6, WRAP, Tally
 
 SILENCE = b""
 TC = 0x02
 OPCODE_RD, RD = 0x79, 0x01
-WITH_OPT = 2  # beside RD: which of a piece's heads
-RESOLVERS_MAX = 65536
-REPLIES = 8192
-V4_CLIENT, V6_CLIENT = b"4", b"6"  # the end of a key, by which its parts can be told apart
+# What is remembered: at most so many questions (130 octets each), and choices by asker or client subnet (180)
+KNOWN_MOST = CHOICES_MOST = 10_240
+PLACE = 3  # octets before a client subnet's address: its family, source and scope
 UNBOUND = 1 << 16
 COOKIE_SIZE = 4 + cookie.CLIENT + cookie.SERVER
 NSID_HEAD, COOKIE_HEAD = NSID.to_bytes(2, "big"), COOKIE.to_bytes(2, "big")
@@ -31,8 +33,14 @@ KEEPALIVE_OPTION = KEEPALIVE.to_bytes(2, "big") + b"\0\2" + round(TCP_IDLE * 10)
 
 # (the piece to send, its scope, the counter cell of a steered answer or -1, the network to count or -1)
 Chosen = tuple[Piece, int, int, int]
-# All but the ID of a reply, where the question ends, what it is counted by (as Chosen), whether it is worth keeping
-Known = tuple[bytes, int, Entry, Piece, int, int, bool]
+# (the piece's place in Entry.chosen, its scope, the counter cell), which many share; and the network
+Choice = tuple[tuple[int, int, int], int]
+# A packet's size, what its question is answered with, and in which form
+Known = tuple[int, Entry, Form]
+# The counter cells of a request (over UDP, from IPv4), a response, and a steered answer or -1
+Counted = tuple[int, int, int]
+# A reply, what it is counted by, the network to count or -1
+Usual = tuple[bytes, Counted, int]
 # Who asks, when, and with which secrets: (client, transport, now, secrets)
 Asker = tuple[bytes, str, float, Secrets]
 
@@ -41,56 +49,92 @@ def reply(
     snapshot: Snapshot, packet: bytes, client: bytes, transport: str, now: float, secrets: Secrets, tally: Tally
 ) -> bytes | None:
     """One packet in, one out. `client` is packed; `now` is Unix seconds; `tally` is the caller's own."""
-    view, key = snapshot.at(now), packet[2:] + client + (V4_CLIENT if len(client) == 4 else V6_CLIENT)
-    known = view.replies.get(key)
-    if known is None:
-        known = view.earlier.get(key) or _usual(view, packet, client)
-        if known is None:
-            return _unusual(view, packet, (client, transport, now, secrets), tally)
-        if known[6]:
-            _keep(view, key, known)
-    rest, end, entry, piece, answered, network, _ = known
-    _count(entry, piece, answered, network, client, transport, tally)
+    view = snapshot.at(now)
+    usual = _usual(view, packet, client)
+    if usual is None:
+        return _unusual(view, packet, (client, transport, now, secrets), tally)
+    octets, counted, network = usual
+    _count(counted, network, client, transport, tally)
     if tally.ring is not None and due(tally.ring):
-        _note(tally.ring, packet[12 : end - 2], read(packet), piece.rcode, answered, (client, transport, now, secrets))
-    return packet[:2] + rest
+        _note_usual(tally.ring, packet, usual, (client, transport, now, secrets))
+    return octets
 
 
-def _keep(view: View, key: bytes, known: Known) -> None:
-    """Remember a reply; what was not asked for again while REPLIES others were kept is forgotten."""
-    if len(view.replies) >= REPLIES:
-        view.earlier, view.replies = view.replies, {}
-    view.replies[key] = known
+def replies(
+    snapshot: Snapshot, received: Sequence[tuple[bytes, bytes]], now: float, secrets: Secrets, tally: Tally
+) -> list[bytes | None]:
+    """Replies as of `reply` to each (packet, client) of a family that came together over UDP; None: `reply` is to be asked."""
+    view, cells, networks = snapshot.at(now), tally.cells, tally.networks
+    found = [_usual(view, packet, client) for packet, client in received]
+    usual = [one for one in found if one]
+    six = V6 if received and len(received[0][1]) == 16 else 0
+    for (requests, responses, answered), times in Counter([one[1] for one in usual]).items():
+        cells[requests + six] += times
+        cells[responses] += times
+        if answered >= 0:
+            cells[answered] += times
+    if networks is not None:
+        for _, _, network in usual:
+            if network >= 0:
+                networks[network] = networks[network] + 1 & WRAP
+    places = drawn(tally.ring, len(usual)) if tally.ring is not None else ()
+    if places and tally.ring is not None:
+        noted = [(packet, one, client) for one, (packet, client) in zip(found, received, strict=True) if one]
+        for packet, one, client in map(noted.__getitem__, places):
+            _note_usual(tally.ring, packet, one, (client, "udp", now, secrets))
+    return [one and one[0] for one in found]
 
 
-def _usual(view: View, packet: bytes, client: bytes) -> Known | None:
+def _usual(view: View, packet: bytes, client: bytes) -> Usual | None:
     """The reply to one question and one of the usual OPT records, by look-ups alone; None where that is not enough."""
-    size = len(packet)
-    if size < 12 or packet[2] & 0xF8 or packet[4:11] != ONE_QUESTION:
+    end = packet.find(b"\0", HEADER) + 5
+    after = end + KNOWN_BY
+    known = view.known.get(packet[2:after]) or _look_up(view, packet, end)
+    if known is None or known[0] != len(packet):
         return None
-    # A known question is found by its octets alone; only an unknown one has its labels walked.
-    end = packet.find(b"\0", 12) + 1
-    entry = view.entries.get(packet[12:end].lower() + packet[end : end + 4])
-    # A flood of names that don't exist must not drive out what is asked for again and again.
-    kept = entry is not None
-    if entry is None:
-        end = name_end(packet)
-        entry = make_entry(view, packet[12:end].lower(), packet[end : end + 4]) if end > 0 else None
-        if entry is None:
+    _, entry, form = known
+    if entry.slot is None:
+        piece, scope, counted, network = entry.static, 0, entry.counted, -1
+    else:
+        asker = entry.marks[1] + packet[after - PLACE :] if form.forwarded else entry.marks[0] + client
+        choice = view.choices.get(asker)
+        if choice is None:
+            choice = _decide(view, entry, asker, packet[end + OPT_SIZE :] if form.forwarded else b"", client)
+        (target, scope, answered), network = choice
+        steered = entry.chosen[target]
+        if steered is None:
             return None
-    end += 4
-    form = view.forms.get(packet[end : end + KNOWN_BY])
-    if form is None or packet[11] != form.records or size != end + form.size:
+        piece, counted = steered, (entry.requests, entry.responses + steered.rcode, answered)
+    content = piece.content
+    if len(content) > form.room - end:
         return None
-    chosen = choose(view, entry, packet[end + OPT_SIZE :], client)
-    if chosen is None:
+    opt = form.head + SCOPES[scope] + packet[after:] if form.subnet else form.head
+    return b"".join((packet[:2], piece.heads[form.which], packet[HEADER:end], content, opt)), counted, network
+
+
+def _look_up(view: View, packet: bytes, end: int) -> Known | None:
+    """What is known of a packet whose question seems to end at `end`, and of all that differ in ID and address alone."""
+    form = view.forms.get(packet[2:HEADER] + packet[end : end + KNOWN_BY])
+    if form is None or len(packet) != end + form.size or end < HEADER + 5:
         return None
-    piece, scope, answered, network = chosen
-    if len(piece.content) > form.room - end or (piece.error and form.records):
+    name, type_class = packet[HEADER : end - 4].lower(), packet[end - 4 : end]
+    entry = view.entries.get(name + type_class)
+    exists = entry is not None
+    if entry is None:
+        entry = entry_beside(view, name, type_class)
+    if entry is None and name_end(packet) + 4 == end:
+        entry = make_entry(view, name, type_class)
+    if entry is None or (entry.static.error and form.head):
         return None
-    opt = form.head + SCOPES[scope] + packet[end + KNOWN_BY :] if form.subnet else form.head
-    head = piece.heads[packet[2] & RD | WITH_OPT * form.records]
-    return head + packet[12:end] + piece.content + opt, end, entry, piece, answered, network, kept
+    # RFC 7871 section 7.2.1: with a client subnet only the first link of a chain to a steered name is given.
+    known = len(packet), (entry.first_link or entry) if form.subnet else entry, form
+    # A flood of names that don't exist must not drive out what is asked for again and again.
+    if exists:
+        if len(view.known) >= KNOWN_MOST:
+            view.known.clear()
+            view.alike.clear()
+        view.known[packet[2 : end + KNOWN_BY]] = view.alike.setdefault(known, known)
+    return known
 
 
 def _unusual(view: View, packet: bytes, asker: Asker, tally: Tally) -> bytes | None:
@@ -102,14 +146,14 @@ def _unusual(view: View, packet: bytes, asker: Asker, tally: Tally) -> bytes | N
         return _reject(view, packet, asked, asker, tally)
     end = asked.end
     name, type_class = packet[12 : end - 4].lower(), packet[end - 4 : end]
-    entry = view.entries.get(name + type_class) or make_entry(view, name, type_class)
+    entry = entry_of(view, name, type_class)
     if entry is None:
         return None
     form = form_of(packet, asked)
     if form is not None:
         if len(view.forms) >= MOST:
             view.forms.clear()
-        view.forms[packet[end : end + KNOWN_BY]] = form
+        view.forms[packet[2:HEADER] + packet[end : end + KNOWN_BY]] = form
     return _answer(view, packet, entry, asked, asker, tally)
 
 
@@ -130,9 +174,9 @@ def _answer(view: View, packet: bytes, entry: Entry, asked: Asked, asker: Asker,
     room = (TCP_LIMIT if transport == "tcp" else limit) - asked.end - len(opt)
     if content and len(content) > room:
         head, content = _cut(piece, head, room, bool(opt))
-    _count(entry, piece, answered, network, client, transport, tally)
+    _count((entry.requests, entry.responses + piece.rcode, answered), network, client, transport, tally)
     if tally.ring is not None and due(tally.ring):
-        _note(tally.ring, packet[12 : asked.end - 2], asked, piece.rcode, answered, asker)
+        _note(tally.ring, packet[12 : asked.end - 2], asked.options, piece.rcode, answered, asker)
     return b"".join((packet[:2], head, packet[12 : asked.end], content, opt))
 
 
@@ -163,7 +207,7 @@ def _reject(view: View, packet: bytes, asked: Asked, asker: Asker, tally: Tally)
     cells[elsewhere.requests + (TCP if transport == "tcp" else 0) + (V6 if len(client) == 16 else 0) + OTHER] += 1
     cells[elsewhere.responses + rcode] += 1
     if tally.ring is not None and due(tally.ring):
-        _note(tally.ring, b"", asked, rcode, -1, asker)
+        _note(tally.ring, b"", asked.options, rcode, -1, asker)
     head = (QR | opcode_rd, rcode & 0x0F, 0, 1 if question else 0, 0, 0, 0, 0, 0, 1 if opt else 0)
     return b"".join((packet[:2], bytes(head), question, opt))
 
@@ -172,12 +216,32 @@ def choose(view: View, entry: Entry, ecs: bytes, client: bytes) -> Chosen | None
     """What an asker gets; `ecs` is the client subnet option whole, or empty. None where the reference must speak."""
     if entry.slot is None:
         return entry.static, 0, -1, -1
-    # RFC 7871 section 7.2.1: with a client subnet only the first link of a chain to a steered name is given.
     if ecs and entry.first_link is not None:
-        return entry.first_link, 0, -1, -1
+        return entry.first_link.static, 0, -1, -1
     forwarded = bool(ecs and ecs[6])
-    asking = _forwarded(view, ecs) if forwarded else view.resolvers.get(client) or _resolver(view, client)
-    family, value, offset, atom = asking
+    asker = entry.marks[1] + ecs[OPTION_HEAD + 1 :] if forwarded else entry.marks[0] + client
+    choice = view.choices.get(asker) or _decide(view, entry, asker, ecs if forwarded else b"", client)
+    (target, scope, answered), network = choice
+    piece = entry.chosen[target]
+    return None if piece is None else (piece, scope, answered, network)
+
+
+def _decide(view: View, entry: Entry, asker: bytes, ecs: bytes, client: bytes) -> Choice:
+    """What a steered name's policy says for a client subnet of at least one bit, or for a resolver's own address.
+
+    It is remembered by `asker`, for all names of that policy.
+    """
+    target, scope, answered, network = _decided(view, entry, ecs, client)
+    if len(view.choices) >= CHOICES_MOST:
+        view.choices.clear()
+        view.outcomes.clear()
+    outcome = target, scope, answered
+    choice = view.choices[asker] = view.outcomes.setdefault(outcome, outcome), network
+    return choice
+
+
+def _decided(view: View, entry: Entry, ecs: bytes, client: bytes) -> tuple[int, int, int, int]:
+    family, value, offset, atom = _forwarded(view, ecs) if ecs else _resolver(view, client)
     cell = view.base.cells[entry.cells + atom]
     column, answers = entry.ways[cell >> 8]
     network = view.network[atom]
@@ -189,17 +253,14 @@ def choose(view: View, entry: Entry, ecs: bytes, client: bytes) -> Chosen | None
         reason = reasons.get(target, reason)
     else:
         target = targets[0]
-    piece = entry.chosen[target]
-    if piece is None:
-        return None
-    if not forwarded:
-        return piece, 0, answers[target] + reason, network
+    if not ecs:
+        return target, 0, answers[target] + reason, network
     scope = cell & 0xFF
     if split and scope < UNIT_BITS[family]:
         scope = UNIT_BITS[family]
     if offset:
         scope = offset + scope if scope else _outer_scope(view, entry, ecs)
-    return piece, scope, answers[target] + reason, network
+    return target, scope, answers[target] + reason, network
 
 
 def _outer_scope(view: View, entry: Entry, ecs: bytes) -> int:
@@ -218,15 +279,10 @@ def _forwarded(view: View, ecs: bytes) -> tuple[int, int, int, int]:
 
 
 def _resolver(view: View, client: bytes) -> tuple[int, int, int, int]:
-    """(family, value, offset, atom) of a resolver's own address; few ask often, so they are remembered."""
+    """(family, value, offset, atom) of a resolver's own address."""
     family, value, offset = lookup.client_key(client, True)
     atom = lookup.walk(view.index4, view.index6, family, value)
-    if atom < view.public_atoms:
-        atom += view.public_atoms
-    if len(view.resolvers) >= RESOLVERS_MAX:
-        view.resolvers.clear()
-    known = view.resolvers[client] = (family, value, offset, atom)
-    return known
+    return family, value, offset, atom + view.public_atoms if atom < view.public_atoms else atom
 
 
 def make_opt(view: View, asked: Asked, rcode: int, scope: int, error: bytes, spare: int, asker: Asker) -> bytes:
@@ -251,19 +307,27 @@ def make_opt(view: View, asked: Asked, rcode: int, scope: int, error: bytes, spa
     return OPT_HEAD + bytes((rcode >> 4, 0, asked.do & 0x80, 0)) + len(body).to_bytes(2, "big") + body
 
 
-def _count(entry: Entry, piece: Piece, answered: int, network: int, client: bytes, transport: str, tally: Tally) -> None:
+def _count(counted: Counted, network: int, client: bytes, transport: str, tally: Tally) -> None:
     cells, networks = tally.cells, tally.networks
-    cells[entry.requests + (TCP if transport == "tcp" else 0) + (V6 if len(client) == 16 else 0)] += 1
-    cells[entry.responses + piece.rcode] += 1
+    requests, responses, answered = counted
+    cells[requests + (TCP if transport == "tcp" else 0) + (V6 if len(client) == 16 else 0)] += 1
+    cells[responses] += 1
     if answered >= 0:
         cells[answered] += 1
         if networks is not None:
             networks[network] = networks[network] + 1 & WRAP
 
 
-def _note(ring: Ring, question: bytes, asked: Asked, rcode: int, cell: int, asker: Asker) -> None:
+def _note_usual(ring: Ring, packet: bytes, usual: Usual, asker: Asker) -> None:
+    """Such a packet's only option, if any, is a client subnet."""
+    end = packet.find(b"\0", HEADER) + 5
+    octets, (_, _, answered), _ = usual
+    _note(ring, packet[HEADER : end - 2], (False, packet[end + OPT_SIZE :], b"", False), octets[3] & 0x0F, answered, asker)
+
+
+def _note(ring: Ring, question: bytes, options: Options, rcode: int, cell: int, asker: Asker) -> None:
     """Write a query of the sample; `question` is its name and type, empty where its form alone settled the reply."""
-    (client, transport, now, secrets), (_, ecs, given, _) = asker, asked.options
+    (client, transport, now, secrets), (_, ecs, given, _) = asker, options
     name, qtype = question[:-2].lower(), int.from_bytes(question[-2:], "big")
     tcp = transport == "tcp"
     proven = tcp or bool(cookie.check(given, client, secrets.cookies, now))

@@ -11,10 +11,10 @@ The table is of fixed size, and those who meet at a place of it share it: nobody
 from __future__ import annotations
 
 import zlib
-from array import array
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from mmap import mmap
 
 PLACES = 1 << 16
 BURST = 1.0
@@ -98,10 +98,13 @@ def _whole(text: str, what: str) -> int:
 
 @dataclass(slots=True)
 class State:
-    """One socket's own table. By place: until when what was sent is paid for (Unix seconds), and how many were limited."""
+    """One socket's own table. By place: until when what was sent is paid for (Unix seconds), and how many were limited.
 
-    due: array[float] = field(default_factory=lambda: array("d", bytes(8 * PLACES)))
-    over: array[int] = field(default_factory=lambda: array("I", bytes(4 * PLACES)))
+    Of its memory only what was once used is taken.
+    """
+
+    due: memoryview[float] = field(default_factory=lambda: memoryview(mmap(-1, 8 * PLACES)).cast("d"))
+    over: memoryview[int] = field(default_factory=lambda: memoryview(mmap(-1, 4 * PLACES)).cast("I"))
 
 
 def limit(terms: Terms, state: State, packet: bytes, reply: bytes, client: bytes, now: float) -> Verdict:

@@ -82,13 +82,28 @@ def due(ring: Ring) -> bool:
     if dice[0] > 1:
         dice[0] -= 1
         return False
+    dice[0] = _step(dice)
+    return True
+
+
+def drawn(ring: Ring, count: int) -> list[int]:
+    """Count so many queries: the places of those in the sample."""
+    places, at = [], max(ring.dice[0], 1) - 1  # 0 where two threads counted at once
+    while at < count:
+        places.append(at)
+        at += _step(ring.dice)
+    ring.dice[0] = at - count + 1
+    return places
+
+
+def _step(dice: array[int]) -> int:
+    """How far it is to the next query of the sample."""
     state = dice[1]
     state ^= state << 13 & WORD
     state ^= state >> 7
     state ^= state << 17 & WORD
     dice[1] = state
-    dice[0] = 1 + state % (2 * dice[2] - 1)
-    return True
+    return 1 + state % (2 * dice[2] - 1)
 
 
 def note(ring: Ring, seen: Seen) -> None:

@@ -122,6 +122,16 @@ def _prefixes(pairs: list[tuple[str, int]]) -> tuple[tuple[bytes, int], ...]:
     return tuple((bytes.fromhex(address), length) for address, length in pairs)
 
 
+class Memory:
+    """What engine.fastpath remembers of questions: it holds for a base and its rows, whatever the rankings."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes | tuple[object, ...], Any] = {}
+        self.forms: dict[bytes, Any] = {}
+        self.known: dict[bytes, Any] = {}
+        self.alike: dict[Any, Any] = {}
+
+
 class Base:
     """Names, zones and policies of one base file: everything but the rankings."""
 
@@ -140,6 +150,7 @@ class Base:
         self.record = sections["record"]
         self.slot = sections["slot"]
         self.flat: dict[str, Any] | None = None  # what engine.native laid out
+        self._memory: tuple[tuple[int, ...], Memory] | None = None
         self.meta: dict[str, Any] = json.loads(bytes(sections["meta"]))
         self.salt = int(self.meta["salt"])
         self.providers: tuple[str, ...] = tuple(self.meta["providers"])
@@ -167,6 +178,12 @@ class Base:
         self.phases: tuple[tuple[tuple[float, int], ...], ...] = tuple(
             tuple((start, row) for start, row in phases) for phases in self.meta["phases"]
         )
+
+    def memory_for(self, rows: tuple[int, ...]) -> Memory:
+        """What was remembered while these rows held, if they are the last ones that it was asked for."""
+        if self._memory is None or self._memory[0] != rows:
+            self._memory = (rows, Memory())
+        return self._memory[1]
 
     def zone_of(self, qname: bytes, parent_side: bool = False) -> Zone | None:
         """The deepest zone that holds folded `qname`; for DS at an apex the zone above it (RFC 4035 section 3.1.4.1)."""
@@ -264,11 +281,11 @@ class View:
         self.ranking = overlay["ranking"]
         self.split = overlay["split"]
         self.rows = tuple(next(row for start, row in reversed(phases) if start <= now) for phases in base.phases)
-        self.entries: dict[bytes | tuple[object, ...], Any] = {}
-        self.resolvers: dict[bytes, tuple[int, int, int, int]] = {}
-        self.forms: dict[bytes, Any] = {}
-        self.replies: dict[bytes, Any] = {}
-        self.earlier: dict[bytes, Any] = {}
+        memory = base.memory_for(self.rows)
+        self.entries, self.forms, self.known, self.alike = memory.entries, memory.forms, memory.known, memory.alike
+        # Choices of engine.fastpath by asker, and what of them many share.
+        self.choices: dict[bytes, tuple[tuple[int, int, int], int]] = {}
+        self.outcomes: dict[tuple[int, int, int], tuple[int, int, int]] = {}
         self.native: Any = None  # what engine.native made of this View
         self._rankings: dict[int, Ranking] = {}
 

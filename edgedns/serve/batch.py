@@ -16,6 +16,7 @@ from typing import Final
 
 SIZE: Final = 32
 ROOM: Final = 1 << 16  # more than the longest datagram; of it only what was once used is resident
+STRIDE: Final = ROOM + 192  # from one room to the next: rooms a power of two apart would share a few lines of the caches
 CONTROL: Final = 64
 MSG_WAITFORONE: Final = 0x10000  # <bits/socket.h>: wait for the first packet, take what else is there
 
@@ -57,20 +58,24 @@ _CMSG_HEAD = _LONG + 8  # struct cmsghdr: size, level, type
 
 
 class _Heads:
-    """One direction: SIZE message heads, each with a room, and names and control octets that both directions share."""
+    """One direction: SIZE message heads, each with a room, and names and control octets that both directions share.
+
+    `sizes` are those of messages received, `rooms` of those to be sent.
+    """
 
     def __init__(self, names: mmap.mmap, name_size: int, controls: mmap.mmap | None) -> None:
-        self.octets = mmap.mmap(-1, SIZE * ROOM)
+        self.octets = mmap.mmap(-1, SIZE * STRIDE)
         self._heads, self._parts = (_Head * SIZE)(), (_Part * SIZE)()
         parts, octets, name = ctypes.addressof(self._parts), _address(self.octets), _address(names)
         for at in range(SIZE):
-            self._parts[at] = _Part(octets + at * ROOM, ROOM)
+            self._parts[at] = _Part(octets + at * STRIDE, ROOM)
             control = (_address(controls) + at * CONTROL, CONTROL) if controls else (None, 0)
             message = _Message(name + at * name_size, name_size, parts + at * ctypes.sizeof(_Part), 1, *control, 0)
             self._heads[at] = _Head(message, 0)
         self.address = ctypes.addressof(self._heads)
         self.words = memoryview(self._heads).cast("B").cast("I")
         self.longs = memoryview(self._heads).cast("B").cast("L")
+        self.sizes = self.words[_SIZE::_STEP]
         self.rooms = memoryview(self._parts).cast("B").cast("L")[1::2]
 
 
@@ -83,7 +88,9 @@ class Batch:
         self._sock = sock
         self._six = sock.family == socket.AF_INET6
         # struct sockaddr_in: family, port, address; sockaddr_in6: family, port, flow, address, scope.
-        self._name, self._from, self._to = (28, 8, 24) if self._six else (16, 4, 8)
+        self._name, first, last = (28, 8, 24) if self._six else (16, 4, 8)
+        self._rooms = [at * STRIDE for at in range(SIZE)]
+        self._clients = [slice(at * self._name + first, at * self._name + last) for at in range(SIZE)]
         self._names = mmap.mmap(-1, SIZE * self._name)
         self._controls = mmap.mmap(-1, SIZE * CONTROL) if wildcard else None
         self._in, self._out = (_Heads(self._names, self._name, self._controls) for _ in range(2))
@@ -99,16 +106,14 @@ class Batch:
             if number in (errno.EAGAIN, errno.EINTR):
                 return []
             raise OSError(number, os.strerror(number))
-        words, octets, names, name, first, last = self._in.words, self._in.octets, self._names, self._name, self._from, self._to
+        words, octets, names = self._in.words, self._in.octets, self._names
         # What comes from nobody is the end.
         while count and not words[(count - 1) * _STEP + _NAME_SIZE]:
             self.ended, count = True, count - 1
         if self._controls:
             self._turn(self._controls, count)
-        return [
-            (octets[at * ROOM : at * ROOM + words[at * _STEP + _SIZE]], names[at * name + first : at * name + last])
-            for at in range(count)
-        ]
+        places = zip(self._rooms, self._in.sizes[:count].tolist(), self._clients, strict=False)
+        return [(octets[start : start + size], names[client]) for start, size, client in places]
 
     def _turn(self, controls: mmap.mmap, count: int) -> None:
         """Make the control octets of packets received those of their replies, with routing to choose the interface.
@@ -129,19 +134,18 @@ class Batch:
 
     def send(self, replies: Sequence[bytes | None]) -> list[int]:
         """Send one reply to each packet received, or none where it is None; the places of those that could not be sent."""
-        rooms, octets, at, first = self._out.rooms, self._out.octets, 0, 0
+        rooms, octets, first = self._out.rooms, self._out.octets, 0
         failed: list[int] = []
-        for reply in replies:
+        for at, (reply, start) in enumerate(zip(replies, self._rooms, strict=False)):
             size = 0 if reply is None else len(reply)
             if reply is None or size > ROOM:
                 failed += self._send(first, at)
                 failed += [at] if size else []
                 first = at + 1
             else:
-                octets[at * ROOM : at * ROOM + size] = reply
+                octets[start : start + size] = reply
                 rooms[at] = size
-            at += 1
-        return failed + self._send(first, at)
+        return failed + self._send(first, len(replies))
 
     def _send(self, first: int, end: int) -> list[int]:
         """Send the replies from `first` to before `end`; the places of those that could not be sent."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -127,6 +127,13 @@ class Current:
             if reply is not None:
                 return reply or None
         return answer.respond(snapshot, packet, client, transport, now, self._secrets, tally)
+
+    def replies(self, received: Sequence[tuple[bytes, bytes]], now: float) -> list[bytes | None]:
+        """What plain Python answers at once of a batch, (packet, client) over UDP; None for what `respond` is to answer."""
+        serving = self._serving
+        if serving is None or self.engine != "python":
+            return [None] * len(received)
+        return fastpath.replies(serving.snapshot, received, now, self._secrets, serving.tally)
 
     def transfer(self, packet: bytes, client: bytes, now: float) -> Iterator[bytes] | None:
         """The messages that answer a query over TCP for a transfer; None where `respond` is to answer."""

@@ -76,6 +76,7 @@ if __name__ == "__main__":
     from edgedns.serve import worker
 
     import_module(given["import"])
+    worker.parse(["--slot=0", "--listen=127.0.0.1:0", "--state=."])  # what that imports and keeps is shared, too
     gc.collect()
     gc.freeze()  # shared as it is: the collector of a worker doesn't write there
     serve(socket.socket(fileno=int(given["socket"])), worker.main)

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgedns.engine import native
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 # packet, client's packed address (4 or 16 octets), "udp" or "tcp", now (Unix seconds) -> reply, None for silence
 Respond = Callable[[bytes, bytes, str, float], bytes | None]
-# packet, client's packed address, now -> what is sent, None for nothing
-Answer = Callable[[bytes, bytes, float], bytes | None]
+# (packet, client's packed address) that came together, now -> replies, None for each that `respond` is to answer
+Replies = Callable[[Sequence[tuple[bytes, bytes]], float], list[bytes | None]]
+# packet, client's packed address, the reply if there is one, now -> what is sent, None for nothing
+Answer = Callable[[bytes, bytes, bytes | None, float], bytes | None]
 Complain = Callable[[str, BaseException], None]
 # now -> what the native loop answers from, None where there is nothing yet
 Look = Callable[[float], "Native | None"]
@@ -94,11 +96,12 @@ def serve(
     look: Look | None = None,
     terms: Terms = NO_LIMIT,
     leave: threading.Event = NEVER,
+    replies: Replies | None = None,
 ) -> None:
     """Answer until `retire(sock)`, when what is in the socket's queue by then is answered still; or until `leave` is set.
 
     Who leaves has answered all that it took, and what is queued is for who goes on reading there. With `look` the native
-    loop answers, and `respond` only what that hands back.
+    loop answers, and `respond` only what that hands back; with `replies` that answers, and `respond` what that leaves.
     """
     loops_natively = look is not None and native.LOOPS
     limiter = native.limiter_of(terms, State()) if loops_natively and terms.limits else None
@@ -108,7 +111,8 @@ def serve(
             if look is not None and loops_natively:
                 _serve_native(sock, wildcard, respond, clock, cells, complain, look, limiter, leave)
             else:
-                _serve_plain(sock, wildcard, answer, clock, cells, leave)
+                at_once = _trying(replies, complain) if replies else _none
+                _serve_plain(sock, wildcard, at_once, answer, bool(terms.rate), clock, cells, leave)
             return
         except Exception as error:
             if sock.fileno() < 0:
@@ -137,35 +141,60 @@ def is_retired(sock: socket.socket) -> bool:
     return True
 
 
+def _none(received: Sequence[tuple[bytes, bytes]], now: float) -> list[bytes | None]:
+    return [None] * len(received)
+
+
+def _trying(replies: Replies, complain: Complain) -> Replies:
+    """`replies`; where it raises, each packet is answered for itself."""
+
+    def tried(received: Sequence[tuple[bytes, bytes]], now: float) -> list[bytes | None]:
+        try:
+            return replies(received, now)
+        except Exception as error:
+            complain("answering a batch", error)
+            return _none(received, now)
+
+    return tried
+
+
 def _serve_plain(
-    sock: socket.socket, wildcard: bool, answer: Answer, clock: Clock, cells: memoryview[int], leave: threading.Event
+    sock: socket.socket,
+    wildcard: bool,
+    replies: Replies,
+    answer: Answer,
+    counted: bool,
+    clock: Clock,
+    cells: memoryview[int],
+    leave: threading.Event,
 ) -> None:
-    """The loop in Python, batch by batch."""
+    """The loop in Python, batch by batch. `counted`: each reply counts for rate limiting."""
     batch = Batch(sock, wildcard)
     while not (batch.ended or leave.is_set()):
         received, now = batch.receive(), clock.tick()
         cells[UDP_RECEIVED] += len(received)
-        replies = [answer(packet, client, now) for packet, client in received]
-        failed = batch.send(replies)
+        found, looked_at = replies(received, now), []
+        for at, (packet, client) in enumerate(received):
+            reply = found[at]
+            # Where replies are not counted, what does not amplify is never limited.
+            if reply is None or counted or 2 * len(reply) > 3 * len(packet):
+                found[at] = answer(packet, client, reply, now)
+                looked_at.append(at)
+        failed = batch.send(found)
         for at in failed:
-            replies[at] = None
+            found[at] = None
         cells[UDP_UNSENT] += len(failed)
-        cells[UDP_REPLIED] += len(replies) - replies.count(None)
-        cells[TRUNCATED] += sum(reply[2] & TC for reply in replies if reply) // TC
+        cells[UDP_REPLIED] += len(found) - found.count(None)
+        cells[TRUNCATED] += sum(reply[2] & TC for at in looked_at if (reply := found[at])) // TC
 
 
 def _answering(respond: Respond, terms: Terms, state: State, cells: memoryview[int], complain: Complain) -> Answer:
     """`respond` with rate limiting behind it (the native loop has its own); what it raises is told, and none of it sent."""
-    counted = bool(terms.rate)
 
-    def answer(packet: bytes, client: bytes, now: float) -> bytes | None:
+    def answer(packet: bytes, client: bytes, reply: bytes | None, now: float) -> bytes | None:
         try:
-            reply = respond(packet, client, "udp", now)
-            # Where replies are not counted, what does not amplify is never limited.
-            if reply is None or not (counted or 2 * len(reply) > 3 * len(packet)):
-                verdict = Verdict.SEND
-            else:
-                verdict = limit(terms, state, packet, reply, client, now)
+            reply = reply or respond(packet, client, "udp", now)
+            verdict = Verdict.SEND if reply is None else limit(terms, state, packet, reply, client, now)
         except Exception as error:
             cells[UDP_RAISED] += 1
             complain("answering", error)

@@ -118,7 +118,7 @@ def arguments(listen: Sequence[Address], state: Path, responder: str, extra: Seq
     return [*(f"--listen={address}" for address in listen), f"--state={state}", f"--responder={responder}", *extra]
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="edgedns.serve.worker", description="Answer DNS queries (started by edgedns serve).")
     parser.add_argument("--slot", type=int, required=True, help="which of the workers this is")
     parser.add_argument("--sockets", default="", help="numbers of open sockets that are passed, with commas")
@@ -136,7 +136,7 @@ def main(argv: Sequence[str]) -> int:
     # Before any thread starts: they inherit the mask, and the watch loop alone takes the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP, notice.SIGNAL})
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    options = _parse(argv)
+    options = parse(argv)
     run: Path = options.state / "run"
     settings = [argument for argument in argv if not argument.startswith(("--slot", "--sockets"))]
     status = Status(os.getpid(), start_ticks(os.getpid()), options.slot, __version__, settings)
@@ -237,6 +237,7 @@ class Service:
         respond, cells = responder.respond, counters.cells
         # A responder of the native engine has a loop of its own.
         look = getattr(responder, "look", None) if getattr(responder, "engine", "") == "native" else None
+        replies = getattr(responder, "replies", None)
         self._udp = [sock for sock in found if sock.type == socket.SOCK_DGRAM]
         listeners = [sock for sock in found if sock.type == socket.SOCK_STREAM]
         self._tcp = tcp.TcpServer(
@@ -246,7 +247,7 @@ class Service:
         self._threads = [
             threading.Thread(
                 target=udp.serve,
-                args=(sock, _is_wildcard(sock), respond, clock, cells, complain, look, terms, leave),
+                args=(sock, _is_wildcard(sock), respond, clock, cells, complain, look, terms, leave, replies),
                 daemon=True,
             )
             for sock, leave in zip(self._udp, self._leaves, strict=True)

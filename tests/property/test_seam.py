@@ -130,6 +130,34 @@ def example_tally(slow: Tally) -> Tally:
     return Tally(memoryview(bytearray(slow.cells.nbytes)).cast("Q"))
 
 
+def test_batches_are_answered_as_their_packets_alone(example: Example) -> None:
+    """The same octets, counts and samples, whatever came together; what is left to `reply` is counted by that alone."""
+    dice, quick, slow = Random(6), example.tally(), example.tally()
+    known, at_once, unseen = names(example), 0, example_tally(slow)
+    pool = [query(example, dice, known) for _ in range(150)]
+    for _ in range(150):
+        size = dice.choice((4, 16))
+        askers = [asker for asker in (clients(example, dice) for _ in range(12)) if len(asker) == size]
+        received = [
+            (dice.randbytes(2) + dice.choice(pool)[2:], dice.choice(askers)) for _ in range(dice.randrange(33)) if askers
+        ]
+        found = fastpath.replies(example.steered, received, NOW, SECRETS, quick)
+        assert len(found) == len(received)
+        at_once += len(found) - found.count(None)
+        for reply, (packet, client) in zip(found, received, strict=True):
+            if reply is None:
+                fastpath.reply(example.steered, packet, client, "udp", NOW, SECRETS, quick)
+            alone = fastpath.reply(example.steered, packet, client, "udp", NOW, SECRETS, slow)
+            if reply is not None:
+                assert reply == alone == answer.respond(example.steered, packet, client, "udp", NOW, SECRETS, unseen)
+    assert at_once > 500
+    assert bytes(quick.cells) == bytes(slow.cells)
+    assert quick.networks == slow.networks
+    assert quick.ring is not None
+    assert slow.ring is not None
+    assert quick.ring.dice == slow.ring.dice
+
+
 MADE_BY_DNAME = ("no-such.moved.cdn.example.net.", "no-such.far.cdn.example.net.")
 ORDINARY = ("A", "AAAA", "MX", "TXT", "NS", "SOA", "CNAME", "DS", "HTTPS", "CAA", "SRV", "SVCB", "PTR")
 
@@ -165,7 +193,8 @@ def test_ordinary_queries_are_never_handed_back(example: Example, edns: tuple[st
 
 def test_what_is_remembered_is_said_again(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same questions from the same askers again and again, more of them than are kept: the same octets, all counted."""
-    monkeypatch.setattr(fastpath, "REPLIES", 100)
+    monkeypatch.setattr(fastpath, "KNOWN_MOST", 100)
+    monkeypatch.setattr(fastpath, "CHOICES_MOST", 20)
     dice, quick, slow = Random(5), example.tally(), example.tally()
     known = names(example)
     pool = [query(example, dice, known) for _ in range(150)]
@@ -173,7 +202,9 @@ def test_what_is_remembered_is_said_again(example: Example, monkeypatch: pytest.
     for _ in range(4000):
         packet = dice.randbytes(2) + dice.choice(pool)[2:]
         compare(example.steered, packet, dice.choice(askers), dice.choice(("udp", "udp", "tcp")), quick, slow)
-    assert 0 < len(example.steered.at(NOW).replies) <= 100
+    view = example.steered.at(NOW)
+    assert 0 < len(view.known) <= 100
+    assert 0 < len(view.choices) <= 20
     assert bytes(quick.cells) == bytes(slow.cells)
     assert quick.networks == slow.networks
     assert quick.ring is not None

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from tests.system.standin import Echo
 class Served:
     """One loop in a thread, and what it counted and complained of."""
 
-    def __init__(self, host: str, start: bool = True) -> None:
+    def __init__(self, host: str, start: bool = True, replies: udp.Replies | None = None) -> None:
         address = Address(host, 0)
         self.sock = udp.open_socket(address)
         self.port: int = self.sock.getsockname()[1]
@@ -31,7 +31,7 @@ class Served:
         self.lines: list[str] = []
         complain = Complaints("test", self.lines.append)
         arguments = (self.sock, address.is_wildcard, Echo("/nowhere").respond, Clock(), self.cells, complain)
-        self.thread = threading.Thread(target=udp.serve, args=arguments, daemon=True)
+        self.thread = threading.Thread(target=udp.serve, args=arguments, kwargs={"replies": replies}, daemon=True)
         if start:
             self.thread.start()
 
@@ -120,6 +120,24 @@ def test_what_is_not_sent_disturbs_no_other_of_its_batch(host: str) -> None:
         assert [sock.recv(100) for _ in range(4)] == [b"one", b"two", b"three", b"four"]
     waiting.stop()
     assert waiting.counts() == [10, 4, 3, 1, 2]
+
+
+def test_a_batch_that_raises_is_answered_packet_by_packet() -> None:
+    def some(received: Sequence[tuple[bytes, bytes]], now: float) -> list[bytes | None]:
+        if any(packet == b"raise" for packet, _ in received):
+            raise ValueError("for one of them")
+        return [b"at once" if packet == b"usual" else None for packet, _ in received]
+
+    for packets, wanted in (((b"one", b"raise", b"usual"), (b"one", b"usual")), ((b"usual", b"other"), (b"at once", b"other"))):
+        waiting = Served("127.0.0.1", start=False, replies=some)
+        with waiting.client("127.0.0.1") as sock:
+            for packet in packets:
+                sock.send(packet)
+            waiting.thread.start()
+            assert tuple(sock.recv(100) for _ in wanted) == wanted
+        waiting.stop()
+        assert waiting.counts() == [len(packets), 2, 0, len(packets) - 2, 0]
+        assert len(waiting.lines) == len(packets) - 2
 
 
 def test_exceptions_disturb_nobody_and_fill_no_log(served: Served) -> None:

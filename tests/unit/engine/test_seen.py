@@ -91,6 +91,13 @@ def test_one_in_so_many_at_no_fixed_distance(step: int) -> None:
     assert distances == set(range(1, 2 * step))
 
 
+def test_many_are_counted_as_one_by_one() -> None:
+    ring, many = (Ring(memoryview(bytearray(OCTETS)), 5, 4) for _ in range(2))
+    for count in (0, 1, 2, 31, 32, 0, 100, 3):
+        assert seen.drawn(many, count) == [place for place in range(count) if seen.due(ring)]
+        assert many.dice == ring.dice
+
+
 def test_threads_may_write_at_once() -> None:
     ring = ring_of(4000)
 
