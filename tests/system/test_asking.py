@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ SOURCES = ("alder", "birch")
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """Sends each datagram back, but for those from birch's address of the second vantage."""
+    """Sends each datagram back after a ms (quicker than 0.2 ms is no path), but for those of the second vantage through birch."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.90.0.1", 0))
         sock.settimeout(0.2)
@@ -38,6 +39,7 @@ def echo() -> Iterator[int]:
                 except TimeoutError:
                     continue
                 if sender[0] != "127.91.2.2":
+                    time.sleep(0.001)
                     sock.sendto(packet, sender)
 
         thread = threading.Thread(target=serve)
@@ -105,7 +107,9 @@ def test_every_vantage_is_asked_about_an_address(server: Server, echo: int, tmp_
         assert told["network"]["text"] == "AS64513/DE/10.1.0.0/16"
         shown = asked(server, "10.1.0.7")
         assert "lost" in shown.stdout
-        assert f"{told['provider']} *" in shown.stdout or told["provider"] == "cedar"
+        given = re.search(r"\* (\w+) is what www", shown.stdout)  # not told["provider"]: measuring goes on meanwhile
+        assert given is not None, shown.stdout
+        assert f"{given[1]} *" in shown.stdout or given[1] == "cedar"
         refusals = {
             asked(server, "10.1.0.99").stderr: "is nobody's network",
             asked(server, "10.1.0.7", environ={**os.environ, "EDGEDNS_TOKEN": ""}).stderr: "this needs the token",
