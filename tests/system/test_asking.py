@@ -26,7 +26,7 @@ SOURCES = ("alder", "birch")
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """Sends each datagram back after a ms (quicker than 0.2 ms is no path), but for those of the second vantage through birch."""
+    """Sends each datagram back after a ms (under 0.2 ms is no path), but for those of the second vantage through birch."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.90.0.1", 0))
         sock.settimeout(0.2)
