@@ -57,8 +57,8 @@ class Spreader:
             spread[atoms.net_asn_ix >= 0] = everyone[0]
         pairs = _pairs(rows["asn"], rows["country"])
         for number, known, wanted, place in (
-            (3, _pairs(0, atoms.level_country), _pairs(0, rows["country"]), atoms.net_cc_ix),
-            (2, atoms.level_asn.astype(np.uint64), rows["asn"].astype(np.uint64), atoms.net_asn_ix),
+            (3, atoms.level_asn.astype(np.uint64), rows["asn"].astype(np.uint64), atoms.net_asn_ix),
+            (2, _pairs(0, atoms.level_country), _pairs(0, rows["country"]), atoms.net_cc_ix),
             (1, self.level_pairs, pairs, atoms.net_asncc),
         ):
             mine = level == number

@@ -15,7 +15,7 @@ from edgedns.steer.health import Health
 from edgedns.steer.hold import Evidence, Hold, Pace, step
 from edgedns.steer.holdout import held_out
 from edgedns.steer.losing import switched_off
-from edgedns.steer.rows import KEY, Bools, Floats, Ints, Keys, Rows, nearest, pack, parents, unpack
+from edgedns.steer.rows import KEY, LEVELS, Bools, Floats, Ints, Keys, Rows, level_of, nearest, pack, parents, unpack
 from edgedns.steer.spill import offer, spilled
 from edgedns.steer.wan import Grid, WanTable
 
@@ -322,8 +322,11 @@ def _speaking(table: WanTable, rows: Ints, family: Family) -> Ints:
 
 
 def _has_children(table: WanTable) -> Bools:
+    """Rows that speak for others. An ASN's countries lean on the country; they follow the ASN in the order of rows."""
     above = np.zeros(len(table.keys), dtype=np.bool_)
     above[table.parent[table.parent >= 0]] = True
+    asn = table.rows["asn"]
+    above[:-1] |= (level_of(table.rows[:-1]) == LEVELS.index("asn")) & (asn[:-1] == asn[1:])
     return above
 
 

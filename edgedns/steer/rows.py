@@ -18,7 +18,7 @@ from edgedns.model import NetworkKey
 
 ROW = np.dtype([("asn", "<i8"), ("country", "S2"), ("family", "u1"), ("block", "<i8")])
 KEY = np.dtype("S13")
-LEVELS = ("network", "asn+country", "asn", "country", "all")
+LEVELS = ("network", "asn+country", "country", "asn", "all")
 
 Rows = NDArray[np.void]
 Keys = NDArray[np.bytes_]
@@ -64,12 +64,15 @@ def unpack(keys: Keys) -> Rows:
 def level_of(rows: Rows) -> NDArray[np.uint8]:
     """ROW[n] -> u8[n], indices into LEVELS: 0 a network, 4 all."""
     named, located = rows["asn"] >= 0, rows["country"] != b""
-    above = np.where(named, np.where(located, 1, 2), np.where(located, 3, 4))
+    above = np.where(located, np.where(named, 1, 2), np.where(named, 3, 4))
     return np.where(rows["block"] >= 0, 0, above).astype(np.uint8)
 
 
 def lineage(rows: Rows) -> list[Rows]:
-    """The rows themselves and the four levels above each, nearest first; levels may repeat where a key is short."""
+    """The rows themselves and the four levels above each, nearest first; levels may repeat where a key is short.
+
+    The country is nearer than the ASN: RTTs go by place, and what the ASN has beyond its (ASN, country) lies elsewhere.
+    """
     own = rows.copy()
     country_asn = above_networks(own)
     asn, country = country_asn.copy(), country_asn.copy()
@@ -77,7 +80,7 @@ def lineage(rows: Rows) -> list[Rows]:
     country["asn"] = -1
     everything = asn.copy()
     everything["asn"] = -1
-    return [own, country_asn, asn, country, everything]
+    return [own, country_asn, country, asn, everything]
 
 
 def lookup(sorted_keys: Keys, wanted: Keys) -> Ints:

@@ -206,9 +206,8 @@ def _table(cells: Cells, names: tuple[str, ...], terms: Terms, trust: tuple[floa
     parent = parents(rows, cells.keys)
     level = level_of(rows)
     depths = [np.flatnonzero(level == depth) for depth in range(len(LEVELS))]
-    prior = _priors(rows, cells.keys, parent)
-    mean, sd = _shrunk(arms.wins, arms.samples, depths, prior, terms)
-    typical, trust = pooled(arms.ln_ms, arms.variance, arms.samples, depths, prior, trust)
+    mean, sd = _shrunk(arms.wins, arms.samples, depths, parent, terms)
+    typical, trust = pooled(arms.ln_ms, arms.variance, arms.samples, depths, parent, trust)
     seen = np.zeros(shape)
     seen.reshape(-1)[_flat_place(cells.arms, len(names))] = cells.seen
     return WanTable(
@@ -216,20 +215,6 @@ def _table(cells: Cells, names: tuple[str, ...], terms: Terms, trust: tuple[floa
         rtt=_inherited(arms.rtt, depths, parent), typical=np.exp(typical),
         samples=arms.samples, seen=seen, at=cells.at, terms=terms, trust=trust,
     )  # fmt: skip
-
-
-def _priors(rows: Rows, keys: Keys, parent: Ints) -> Ints:
-    """The row that each leans on where it has few samples: the level above, but the country for an (ASN, country).
-
-    Most ASNs are in one country, and say no more than their (ASN, country) does; the others are elsewhere as well, and RTTs
-    go by place before they go by ASN.
-    """
-    pairs = np.flatnonzero(level_of(rows) == LEVELS.index("asn+country"))
-    countries = rows[pairs].copy()
-    countries["asn"] = -1
-    found, prior = lookup(keys, pack(countries)), parent.copy()
-    prior[pairs] = np.where(found >= 0, found, parent[pairs])
-    return prior
 
 
 _CHUNK = 1 << 15

@@ -197,6 +197,17 @@ class TestLeftOutVantages:
         assert flat + 0.2 < country < prefix
         assert prefix > 0.9
 
+    def test_an_asn_abroad_says_less_than_the_country(self) -> None:
+        """RTTs go by country; ASNs span three, and in each place a user is the only one of its ASN."""
+        rng = np.random.default_rng(4)
+        where = {c: rng.permutation(4) for c in ("DE", "FR", "US", "JP", "BR")}
+        lines = [
+            f"1,{64500 + a},{c},u{a}{c},p{p},{20 + 15 * rank[p] + rng.uniform(0, 5):.2f}\n"
+            for a in range(40) for c, rank in where.items() if (a + ord(c[0])) % 5 < 3 for p in range(4)
+        ]  # fmt: skip
+        trace, _ = parse(["slot,asn,country,vantage,provider,rtt_ms\n", *lines])
+        assert (score(play(trace, Plan(leave_out_vantage=True))).gap_captured or 0.0) > 0.95
+
     def test_a_vantage_alone_in_the_world_gets_nominal(self) -> None:
         trace, _ = parse(["slot,asn,vantage,provider,rtt_ms\n", *(f"1,64500,v,p{p},{50 - 10 * p}\n" for p in range(3))])
         assert play(trace, Plan(leave_out_vantage=True)).chosen.tolist() == [0]
