@@ -13,11 +13,11 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from edgedns.errors import EdgednsError
 from edgedns.model import RTT_LEAST_MS, RTT_MOST_MS
+from edgedns.probe.bucket import Bucket
 from edgedns.probe.nginx import unit_address
 
 UNITS_KEPT = 65_536
@@ -37,24 +37,6 @@ class OverRate(EdgednsError):
     def __init__(self, sentence: str, wait: int) -> None:
         super().__init__(sentence)
         self.wait = wait
-
-
-@dataclass(slots=True)
-class Bucket:
-    """Filled at `rate` a second up to `burst`."""
-
-    rate: float
-    burst: float
-    level: float
-    at: float
-
-    def take(self, now: float) -> bool:
-        self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
-        self.at = now
-        if self.level < 1.0:
-            return False
-        self.level -= 1.0
-        return True
 
 
 class Beacons:

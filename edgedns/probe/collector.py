@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgedns.model import LandedReply, RttSample
+from edgedns.probe.bucket import Bucket
 from edgedns.probe.columns import Columns, Places, read
 from edgedns.probe.lines import (
     LINE_LIMIT,
@@ -121,12 +122,6 @@ class Outcome:
         return reply
 
 
-@dataclass(slots=True)
-class _Bucket:
-    level: float
-    filled_at: float
-
-
 class Collector:
     """Judges bodies of samples; keeps only counters, one rate bucket per vantage, and where addresses lie.
 
@@ -152,7 +147,7 @@ class Collector:
         self._table = table
         self._placed_by: Hashable = None
         self._places = Places(self.world)
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, Bucket] = {}
 
     def accept(self, body: bytes, now: float, vantage: str | None = None, ahead: float | None = None) -> Outcome:
         """Read one body at Unix time `now`; `vantage` is the only one its token may speak for (None: any).
@@ -221,11 +216,8 @@ class Collector:
                 self._forget_idle(now)
             if len(self._buckets) >= VANTAGES_LIMIT:
                 return 0.0
-            bucket = self._buckets[vantage] = _Bucket(self.burst, now)
-        elif now > bucket.filled_at:
-            bucket.level = min(self.burst, bucket.level + (now - bucket.filled_at) * self.rate)
-            bucket.filled_at = now
-        return bucket.level
+            bucket = self._buckets[vantage] = Bucket(self.rate, self.burst, self.burst, now)
+        return bucket.filled(now)
 
     def _spend(self, vantage: str, samples: int, now: float) -> bool:
         if self._level(vantage, now) < samples:
@@ -236,4 +228,4 @@ class Collector:
     def _forget_idle(self, now: float) -> None:
         """Drop the buckets that would be full by now: a new one is the same."""
         full_after = self.burst / self.rate
-        self._buckets = {name: b for name, b in self._buckets.items() if now - b.filled_at < full_after}
+        self._buckets = {name: b for name, b in self._buckets.items() if now - b.at < full_after}

@@ -18,6 +18,7 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any, Literal, get_args
 
 from edgedns.model import RTT_LEAST_MS, RTT_MOST_MS
+from edgedns.probe.bucket import Bucket
 
 OLD = 60.0  # seconds
 AHEAD = 5.0
@@ -46,8 +47,7 @@ class AccessLog:
         self.counts: dict[Verdict, int] = dict.fromkeys(VERDICTS, 0)
         self._vantage = vantage
         self._providers = {packed(address): provider for address, provider in providers.items()}
-        self._ceiling = self._left = ceiling
-        self._filled_at = 0.0
+        self._all = Bucket(ceiling, ceiling, ceiling, 0.0)
         self._seen: OrderedDict[tuple[bytes, str, int], None] = OrderedDict()
 
     def sample(self, line: bytes, now: float) -> bytes | None:
@@ -70,7 +70,8 @@ class AccessLog:
             raise _Unfit("proxied")
         rtt, at = _rtt(fields), _at(fields, now)
         self._refuse_repeated((client, provider, int(at)))
-        self._refuse_too_many(now)
+        if not self._all.take(now):
+            raise _Unfit("too_many")
         told = {"at": at, "vantage": self._vantage, "kind": "passive", "provider": provider}
         told |= {"address": unit_address(client), "rtt_ms": rtt / 1000}
         return json.dumps(told, separators=(",", ":")).encode()
@@ -81,13 +82,6 @@ class AccessLog:
         self._seen[key] = None
         if len(self._seen) > SEEN_KEPT:
             self._seen.popitem(last=False)
-
-    def _refuse_too_many(self, now: float) -> None:
-        self._left = min(self._ceiling, self._left + max(0.0, now - self._filled_at) * self._ceiling)
-        self._filled_at = now
-        if self._left < 1:
-            raise _Unfit("too_many")
-        self._left -= 1
 
 
 def packed(address: str) -> bytes:

@@ -204,6 +204,14 @@ def test_the_rate_is_bounded_for_each_vantage_alone() -> None:
     assert len(collector.accept(ten, NOW - 3600 + 3600.2).accepted) == 0
 
 
+def test_a_clock_that_is_set_back_starves_nobody() -> None:
+    collector = make(rate=10.0, burst=5.0)
+    five = [line(at=NOW - 3600 + after) for after in (0, 0.1, 0.2, 0.3, 0.4)]
+    assert len(collector.accept(b"\n".join([line()] * 5), NOW).accepted) == 5
+    assert len(collector.accept(b"\n".join(five), NOW - 3600).accepted) == 0, "nothing is gained by it"
+    assert len(collector.accept(b"\n".join(five), NOW - 3600 + 0.5).accepted) == 5
+
+
 def test_vantages_are_bounded_and_idle_ones_forgotten() -> None:
     collector = make(rate=10.0, burst=10.0)
     names = [f"v{i}" for i in range(1100)]
