@@ -40,7 +40,7 @@ WRITTEN = 1.0  # seconds in which a sample of the queries is surely there to be 
 FILE = "targets"
 
 
-class Wanted(NamedTuple):
+class Terms(NamedTuple):
     """Where targets come from beside who asks, who is never to be probed, and by which method: as `edgedns probe` names it."""
 
     lists: tuple[Listed, ...] = ()
@@ -142,18 +142,18 @@ def _addresses(packed: Iterable[bytes]) -> Addresses:
 class Targets:
     """What was learnt of each network's hosts, and what of it is given out: nothing while an opt-out list can't be read."""
 
-    def __init__(self, store: LocalStore, run: Path, log: Callable[[str], None], wanted: Wanted) -> None:
+    def __init__(self, store: LocalStore, run: Path, log: Callable[[str], None], terms: Terms) -> None:
         self.offer = NOTHING
         self.asked_by: dict[str, float] = {}
         self._store = store
         self._run = run
         self._log = log
-        self._wanted = wanted
+        self._terms = terms
         self._hosts: Rows = np.zeros(0, HOST)
         self._demand: Rows = np.zeros(0, DEMAND)
         self._list: Addresses = np.zeros(0, ADDRESS)
         self._listed: dict[Listed, Addresses] = {}
-        self._opt_out: Prefixes | None = Prefixes() if wanted.opt_out is None else None
+        self._opt_out: Prefixes | None = Prefixes() if terms.opt_out is None else None
         self._numbered_by = ""
         self._learnt_at = self._offered_at = 0.0
         self._stale = True
@@ -163,7 +163,7 @@ class Targets:
     @property
     def files(self) -> list[Path]:
         """To be watched: `read` one where it changes."""
-        return [*(one.path for one in self._wanted.lists), *([self._wanted.opt_out] if self._wanted.opt_out else [])]
+        return [*(one.path for one in self._terms.lists), *([self._terms.opt_out] if self._terms.opt_out else [])]
 
     def bars(self, address: bytes) -> bool:
         """Whether a packed address is on the opt-out list; all are, while that can't be read."""
@@ -172,14 +172,14 @@ class Targets:
     def read(self, path: Path) -> None:
         """Read a list, or the opt-out list. What can't be read stays as it was; an opt-out list that never could bars all."""
         try:
-            if path == self._wanted.opt_out:
+            if path == self._terms.opt_out:
                 self._opt_out = lists.prefixes(path)
                 self._log(f"{path}: {len(self._opt_out)} prefixes are never probed")
-            for listed in self._wanted.lists:
+            for listed in self._terms.lists:
                 if path == listed.path:
                     self._take_list(listed, lists.addresses(listed))
         except SourceError as error:
-            stays = self._opt_out is not None or path != self._wanted.opt_out
+            stays = self._opt_out is not None or path != self._terms.opt_out
             self._log(f"{error}\n" + ("it stays as it was" if stays else "no targets are given out until it can be read"))
         self._stale = True
 
@@ -187,7 +187,7 @@ class Targets:
         found = np.unique(_addresses(packed))
         kept = found[~targets.inside(SPECIAL, found)]
         self._listed[listed] = kept
-        self._list = np.unique(np.concatenate([self._listed[one] for one in self._wanted.lists if one in self._listed]))
+        self._list = np.unique(np.concatenate([self._listed[one] for one in self._terms.lists if one in self._listed]))
         self._numbered_by = ""  # so that the next look takes them up
         left = len(found) - len(kept)
         self._log(f"{listed}: {len(kept)} targets" + (f", {left} left out: no network's addresses" if left else ""))
@@ -259,7 +259,7 @@ class Targets:
         self._hosts["given"] = False
         self._hosts["given"][best] = True
         ends = np.flatnonzero(np.diff(self._hosts["network"][best], append=0)) + 1
-        self.offer = Offer(addresses[best], ends, self._wanted.method)
+        self.offer = Offer(addresses[best], ends, self._terms.method)
 
     def give(self, vantage: str, networks: int, now: float) -> bytes:
         """The targets of a vantage, as a targets file of JSON lines."""

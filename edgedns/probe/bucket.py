@@ -15,7 +15,7 @@ class Bucket:
     at: float
 
     def filled(self, now: float) -> float:
-        """The level at Unix time `now`."""
+        """The level at `now`, in seconds of one clock."""
         self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
         self.at = now
         return self.level

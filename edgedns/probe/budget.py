@@ -9,6 +9,8 @@ import math
 from collections import deque
 from collections.abc import Mapping
 
+from edgedns.probe.bucket import Bucket
+
 WINDOW = 10.0
 SUSTAINED = 0.9  # of the ceiling in all: with one second's worth at once this makes no more than ten seconds' worth in ten
 
@@ -40,19 +42,14 @@ class Budget:
         self.ceiling = ceiling
         self._hosts = _Sent(per_address)
         self._networks = None if per_network == math.inf else _Sent(per_network)
-        self._at_once = max(1.0, ceiling)
-        self._left = self._at_once
-        self._filled_at = -math.inf
+        self._all = Bucket(sustained(ceiling), max(1.0, ceiling), max(1.0, ceiling), -math.inf)
 
     def take(self, host: str, now: float, network: str = "") -> bool:
         """May one packet go to `host` of `network` at `now` (seconds of any steady clock)? A yes is spent, a no is not."""
         if not self._hosts.allows(host, now) or (self._networks and not self._networks.allows(network, now)):
             return False
-        self._left = min(self._at_once, self._left + (now - self._filled_at) * sustained(self.ceiling))
-        self._filled_at = now
-        if self._left < 1.0:
+        if not self._all.take(now):
             return False
-        self._left -= 1.0
         self._hosts.note(host, now)
         if self._networks:
             self._networks.note(network, now)

@@ -14,7 +14,7 @@ import pytest
 
 from edgedns.config import TARGETS_METHODS
 from edgedns.control import targets
-from edgedns.control.targets import Answered, Targets, Wanted
+from edgedns.control.targets import Answered, Targets, Terms
 from edgedns.engine import seen
 from edgedns.engine.seen import NOT_STEERED, Seen
 from edgedns.model import METHODS, Provider
@@ -60,13 +60,13 @@ def query(client: str, subnet: str = "", answered: int = 3, proven: bool = True)
 class Case:
     """Targets over a folder, told what the ring holds."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **wanted: Any) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **terms: Any) -> None:
         self.log: list[str] = []
         self.world = world(folder)
         self.ring: list[Seen] = []
         self.now = NOW
         monkeypatch.setattr(seen, "read", lambda run, since, until: self.ring)
-        self.targets = Targets(LocalStore(folder / "state"), folder, self.log.append, Wanted(**wanted))
+        self.targets = Targets(LocalStore(folder / "state"), folder, self.log.append, Terms(**terms))
 
     def learn(self, *queries: Seen, replied: Sequence[str] = (), lost: Sequence[str] = ()) -> list[str]:
         self.ring = list(queries)

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgedns.cli.watch import Watch
 from edgedns.config import Settings
 from edgedns.control import Control
-from edgedns.control.targets import Answered, Targets, Wanted
+from edgedns.control.targets import Answered, Targets, Terms
 from edgedns.probe.lists import Listed
 
 LEARN = 5.0
@@ -22,8 +22,8 @@ class Learning:
 
     def __init__(self, settings: Settings, control: Control, say: Callable[[str], None]) -> None:
         lists = tuple(Listed.parse(text) for text in settings.targets_list)
-        wanted = Wanted(lists, settings.opt_out, settings.targets_method)
-        self.targets = Targets(control.store, control.run, say, wanted)
+        terms = Terms(lists, settings.opt_out, settings.targets_method)
+        self.targets = Targets(control.store, control.run, say, terms)
         self.answered = Answered()
         self._control = control
         self._watches: dict[Path, Watch] = {}
