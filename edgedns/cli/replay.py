@@ -66,8 +66,9 @@ def replay(
 ) -> None:
     """Replay FILE (CSV, may be gzipped) and print what the answers chosen would have cost, beside the baselines.
 
-    Columns: slot or at, asn or client_asn, provider, rtt_ms (empty or `lost`: lost); optional country, prefix, vantage. With
-    --shifts: probe, idx, rtt_ms, change_label. With --rules the rule's own terms count instead of the four given by options.
+    Columns: slot or at (Unix seconds or ISO 8601), asn or client_asn, provider, rtt_ms (empty or `lost`: lost); optional
+    country, prefix, vantage. With --shifts: probe, idx, rtt_ms, change_label. With --rules the rule's own terms count instead
+    of the four given by options.
     """
     names = tuple(name.strip() for name in nominal.split(",") if name.strip())
     plan = Plan(budget=probe_budget, leave_out_vantage=leave_out is not None, nominal=names, **terms)

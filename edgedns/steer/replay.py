@@ -114,11 +114,12 @@ def play(trace: Trace, plan: Plan, watch: Watch = lambda done, of: None) -> Play
         units, rtt = _measured(trace, here)
         batch = trace.batch.take(here)
         if plan.leave_out_vantage:
+            probed = stage.probed(batch, stage.serving(trace.batch.row[here])[0], dice)
             if len(slots) == 1:
-                apart.learn(batch, slot)
+                apart.learn(batch.take(probed), slot)
             chosen, believed = apart.serving(trace, units, _between(watch, begin, end, len(trace.slot)))
             if len(slots) > 1:
-                apart.learn(batch, slot)
+                apart.learn(batch.take(probed), slot)
         else:
             chosen, believed = stage.serving(trace.unit_row[units])
             serving = chosen[np.searchsorted(units, trace.unit[here])]
@@ -168,6 +169,10 @@ class _Stage:
         for counted in self.health.observe(batch):
             self.store.observe_columns(counted)
         self.store.close_round(now)
+        self.settle(now)
+
+    def settle(self, now: float) -> None:
+        """Decide by all that was counted."""
         self.table = estimate(self.store, self.plan.terms(), only=self.names)
         self.decisions = self.decide(self.table, self.decisions, now)
 
@@ -254,14 +259,14 @@ class _LeftOut:
                 own.observe_columns(counted.take(counted.vantage == vantage))
         for store in (self.stage.store, *self.own.values()):
             store.close_round(now)
+        self.stage.settle(now)
 
     def serving(self, trace: Trace, units: Ints, watch: Callable[[float], None]) -> tuple[Ints, Floats]:
         """As `_Stage.serving`, for some units, each without what its vantage measured; `watch` is told the share done."""
         chosen, believed = self.stage.serving(trace.unit_row[units])
-        if self.stage.store.round < 0:
+        if self.stage.table is None:
             return chosen, believed
-        cells = self.stage.store.cells()
-        trust = table_of(cells, self.stage.plan.terms(), only=self.stage.names).trust
+        cells, trust = self.stage.store.cells(), self.stage.table.trust
         every = np.unique(trace.unit_vantage[units])
         for number, vantage in enumerate(every):
             watch(number / len(every))

@@ -1,7 +1,7 @@
 """A file of past samples, as `edgedns replay` reads it: CSV lines in, columns out, each bad line named.
 
-Columns, in any order: `slot` or `at` (Unix seconds), `asn` or `client_asn`, `provider`, `rtt_ms` (empty or `lost` = lost), and
-optionally `country`, `prefix` and `vantage`.
+Columns, in any order: `slot` or `at` (Unix seconds, or ISO 8601, in UTC where it names no zone), `asn` or `client_asn`,
+`provider`, `rtt_ms` (empty or `lost` = lost), and optionally `country`, `prefix` and `vantage`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ipaddress
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from edgedns.errors import SourceError
 from edgedns.model import RTT_MOST_MS, NetworkKey
 from edgedns.steer.batch import Batch
+from edgedns.steer.paths import PROVIDERS, VANTAGES
 from edgedns.steer.rows import Floats, Ints, rows_of
 
 LEAST_SLOT = 10.0
@@ -96,6 +98,9 @@ def parse(lines: Iterable[str]) -> tuple[Trace, list[Rejected]]:
             rejected.append(Rejected(reader.line_num, str(error) if len(rejected) < TOLD else "as others before"))
     if not len(samples.at):
         raise SourceError(f"no usable sample in {len(rejected)} lines" + (f"; {rejected[0].error}" if rejected else ""))
+    for what, named, most in (("providers", samples.providers, PROVIDERS), ("vantages", samples.vantages, VANTAGES)):
+        if len(named) > most:
+            raise SourceError(f"{len(named)} {what}, at most {most}")
     return _trace(samples, slotted="slot" in place), rejected
 
 
@@ -130,7 +135,7 @@ def _take(fields: list[str], place: Mapping[str, int], width: int, samples: _Sam
         return fields[place[name]].strip() if name in place else ""
 
     slotted = "slot" in place
-    at = _number(field("slot" if slotted else "at"), "slot" if slotted else "at")
+    at = _number(field("slot"), "slot") if slotted else _time(field("at"))
     if slotted and at != int(at):
         raise ValueError(f"slot {_shown(field('slot'))} is not a whole number")
     if not field("provider"):
@@ -152,6 +157,17 @@ def _number(text: str, name: str) -> float:
     if not 0 <= value < 1e12:
         raise ValueError(f"{name} {_shown(text)} is out of range")
     return value
+
+
+def _time(text: str) -> float:
+    """Unix seconds of either spelling."""
+    if text[4:5] != "-":
+        return _number(text, "at")
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"at {_shown(text)} is no time") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _rtt(text: str) -> float:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from edgedns.cli.replay import replay
 from edgedns.errors import SourceError
 from edgedns.model import NetworkKey
-from edgedns.steer.replay import Plan, play
+from edgedns.steer.replay import Plan, Schedule, play
 from edgedns.steer.rows import key_of
 from edgedns.steer.score import Score, score
 from edgedns.steer.trace import Rejected, Trace, parse
@@ -94,6 +94,20 @@ class TestFiles:
         assert trace.batch.family.tolist() == [4, 6, 4]
         assert trace.batch.lost.tolist() == [False, True, True]
         assert trace.slot_seconds == 10.0
+
+    def test_times_may_be_written_as_dates(self) -> None:
+        text = (
+            "at,asn,provider,rtt_ms\n2026-11-23T10:00:00Z,64500,alder,5\n2026-11-23 10:00:01.5,64500,alder,5\n"
+            "2026-11-23T12:00:02+02:00,64500,alder,5\n1795428003,64500,alder,5\n2026-13-01,64500,alder,5\n"
+        )
+        trace, rejected = self.read(text)
+        assert trace.batch.at.tolist() == [1795428000, 1795428001.5, 1795428002, 1795428003]
+        assert [error for _, error in rejected] == ["at '2026-13-01' is no time"]
+
+    def test_more_providers_than_are_served_are_refused(self) -> None:
+        lines = "".join(f"1,64500,p{p},5\n" for p in range(257))
+        with pytest.raises(SourceError, match="257 providers, at most 256"):
+            self.read("slot,asn,provider,rtt_ms\n" + lines)
 
     def test_a_slot_is_the_files_own_probing_interval(self) -> None:
         lines = "".join(f"{t},64500,alder,10\n{t + 7},64500,birch,10\n" for t in range(0, 2400, 240))
@@ -207,6 +221,16 @@ class TestLeftOutVantages:
         ]  # fmt: skip
         trace, _ = parse(["slot,asn,country,vantage,provider,rtt_ms\n", *lines])
         assert (score(play(trace, Plan(leave_out_vantage=True))).gap_captured or 0.0) > 0.95
+
+    @pytest.mark.parametrize("schedule", ["random", "engine"])
+    def test_a_probe_budget_holds_there_too(self, schedule: Schedule) -> None:
+        lines = [f"{slot}{line[1:]}" for slot in range(5) for line in made_world(asns=2)]
+        trace, _ = parse(["slot,asn,country,prefix,vantage,provider,rtt_ms\n", *lines])
+        none, half, all_of_it = (
+            score(play(trace, Plan(leave_out_vantage=True, budget=budget, schedule=schedule))).gap_captured or 0.0
+            for budget in (0.0, 0.5, 1.0)
+        )
+        assert none < 0.5 < half < all_of_it
 
     def test_a_vantage_alone_in_the_world_gets_nominal(self) -> None:
         trace, _ = parse(["slot,asn,vantage,provider,rtt_ms\n", *(f"1,64500,v,p{p},{50 - 10 * p}\n" for p in range(3))])
