@@ -23,7 +23,7 @@ from edgedns.engine.tally import OTHER, TCP, V6, WRAP, Tally
 SILENCE = b""
 TC = 0x02
 OPCODE_RD, RD = 0x79, 0x01
-# What is remembered: at most so many questions (130 octets each), and choices by asker or client subnet (180)
+# What is remembered: at most so many questions (110 octets each), and choices by asker or client subnet (145)
 KNOWN_MOST = CHOICES_MOST = 10_240
 PLACE = 3  # octets before a client subnet's address: its family, source and scope
 UNBOUND = 1 << 16
