@@ -177,7 +177,7 @@ class TestFiles:
 
 
 def made_world(
-    seed: int = 7, asns: int = 8, countries: Sequence[str] = ("DE", "FR", "US", "JP"), vantages: int = 3
+    seed: int = 7, asns: int = 8, countries: Sequence[str] = ("DE", "FR", "US", "JP"), vantages: int = 3, space: str = "v4"
 ) -> list[str]:
     """Which provider is best goes by country and prefix, hardly by ASN: truth for the hierarchy. One slot, as surveys are."""
     rng = np.random.default_rng(seed)
@@ -188,7 +188,8 @@ def made_world(
             for block in range(2):
                 site = by_country[c] * rng.uniform(0.7, 1.3, 4)
                 for v in range(vantages):
-                    prefix = f"{100 + block}.{asn - 64500}.{countries.index(c)}.0/24"
+                    v4, v6 = f"{100 + block}.{asn - 64500}.{countries.index(c)}.0/24", f"2001:{0xDB8 + block:x}:{asn:x}::/48"
+                    prefix = v6 if space == "v6" else v4
                     for p in range(4):
                         rtt = site[p] * rng.uniform(0.97, 1.03) + 2
                         lines.append(f"1,{asn},{c},{prefix},{asn}{c}{block}{v},p{p},{rtt:.3f}\n")
@@ -196,18 +197,20 @@ def made_world(
 
 
 class TestLeftOutVantages:
-    def played(self, columns: set[str]) -> float:
+    def played(self, columns: set[str], lines: list[str]) -> float:
         header = "slot,asn,country,prefix,vantage,provider,rtt_ms\n"
         flat = [",".join("" if name in columns else part for name, part in zip(header.split(","), line.split(","), strict=True))
-                for line in made_world()]  # fmt: skip
+                for line in lines]  # fmt: skip
         trace, rejected = parse([header, *flat])
         assert not rejected
         gap = score(play(trace, Plan(leave_out_vantage=True))).gap_captured
         assert gap is not None
         return gap
 
-    def test_the_hierarchy_beats_the_flat_asn(self) -> None:
-        flat, country, prefix = self.played({"country", "prefix"}), self.played({"prefix"}), self.played(set())
+    @pytest.mark.parametrize(("seed", "space"), [(7, "v4"), (8, "v6"), (9, "v4"), (10, "v6")])
+    def test_the_hierarchy_beats_the_flat_asn(self, seed: int, space: str) -> None:
+        lines = made_world(seed, asns=5, space=space)
+        flat, country, prefix = (self.played(left, lines) for left in ({"country", "prefix"}, {"prefix"}, set[str]()))
         assert flat + 0.2 < country < prefix
         assert prefix > 0.9
 
@@ -224,7 +227,7 @@ class TestLeftOutVantages:
 
     @pytest.mark.parametrize("schedule", ["random", "engine"])
     def test_a_probe_budget_holds_there_too(self, schedule: Schedule) -> None:
-        lines = [f"{slot}{line[1:]}" for slot in range(5) for line in made_world(asns=2)]
+        lines = [f"{slot}{line[1:]}" for slot in range(4) for line in made_world(asns=2, vantages=2)]
         trace, _ = parse(["slot,asn,country,prefix,vantage,provider,rtt_ms\n", *lines])
         none, half, all_of_it = (
             score(play(trace, Plan(leave_out_vantage=True, budget=budget, schedule=schedule))).gap_captured or 0.0
