@@ -51,6 +51,8 @@ LOWEST = 64  # descriptors that are likely to be open beside connections; what i
 TURN = 0.001  # seconds for which one connection is answered before it is another's turn
 BEHIND = 0.003  # seconds of a round for those whose turn was too short
 SENDING = 1 << 17  # octets that the kernel may keep for a slow reader, which it doubles for its own use
+ROUND = 0.5  # seconds after which idle connections are looked at
+QUIET = 10.0  # the same while there is none
 LINGER = 0.3  # seconds for which open connections are served on when the listening sockets are let go
 
 
@@ -169,7 +171,7 @@ class TcpServer:
         for descriptor in (*self._listeners, self._wake):
             self._epoll.register(descriptor, select.EPOLLIN)
         while not self._stopping:
-            self._round(0.5)
+            self._round(ROUND if self._connections else QUIET)
             self._close_idle(time.monotonic())
         self._round(0)
         for descriptor in (*self._listeners, self._wake):

@@ -171,7 +171,10 @@ def _serve_plain(
     """The loop in Python, batch by batch. `counted`: each reply counts for rate limiting."""
     batch = Batch(sock, wildcard)
     while not (batch.ended or leave.is_set()):
-        received, now = batch.receive(), clock.tick()
+        received = batch.receive()
+        if not received:
+            continue
+        now = clock.tick()
         cells[UDP_RECEIVED] += len(received)
         found, looked_at = replies(received, now), []
         for at, (packet, client) in enumerate(received):
