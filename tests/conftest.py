@@ -21,11 +21,11 @@ from edgedns.engine.seen import HEAD, SIZE, Ring
 from edgedns.engine.snapshot import Snapshot
 from edgedns.engine.tally import Tally
 from edgedns.model import NetworkKey, Reason, Wan
-from edgedns.steer import asn
-from edgedns.steer.asn import AsnTable
-from edgedns.steer.atoms import Atoms
-from edgedns.steer.decisions import ColumnDecisions, Decisions, Ranking
-from edgedns.steer.rows import pack, rows_of
+from edgedns.steer.deciding.decisions import ColumnDecisions, Decisions, Ranking
+from edgedns.steer.space import asn
+from edgedns.steer.space.asn import AsnTable
+from edgedns.steer.space.atoms import Atoms
+from edgedns.steer.table.rows import pack, rows_of
 
 RULES = Path(__file__).parents[1] / "rules"
 SECRETS = Secrets((bytes(range(16)), bytes(range(16, 32))))

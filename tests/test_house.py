@@ -38,10 +38,10 @@ ALLOWED = {
     "demo": {"config", "dns", "steer", "engine", "serve", "probe", "store", "publish", "web"},
 }
 # The only importers of a library, where the house names one.
-ONLY = {"dnslib": {"dns/message.py"}, "maxminddb": {"steer/asn.py"}, "pyasn": set()}
+ONLY = {"dnslib": {"dns/message.py"}, "maxminddb": {"steer/space/asn.py"}, "pyasn": set()}
 IMPURE = {"time", "random", "secrets", "socket", "asyncio", "threading", "subprocess", "urllib", "http"}
-# engine/load.py and steer/asn.py are the readers that are given paths (law 6 is about deciding and answering).
-READERS = {"engine/load.py", "steer/asn.py", "steer/asnpack.py", "steer/asnfiles.py"}
+# engine/load.py and steer/space/asn.py are the readers that are given paths (law 6 is about deciding and answering).
+READERS = {"engine/load.py", "steer/space/asn.py", "steer/space/asnpack.py", "steer/space/asnfiles.py"}
 
 
 def modules() -> list[Path]:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import maxminddb
 
-from edgedns.steer.asnfiles import Row, country_code
-from edgedns.steer.asnpack import pack
-from edgedns.steer.ranges import disjoint, ranges, with_countries
+from edgedns.steer.space.asnfiles import Row, country_code
+from edgedns.steer.space.asnpack import pack
+from edgedns.steer.space.ranges import disjoint, ranges, with_countries
 
 DATA = Path(__file__).resolve().parent.parent / "edgedns" / "data"
 

@@ -10,7 +10,7 @@ import edgedns
 
 PACKAGE = Path(edgedns.__file__).parent
 # What a worker runs from: where only other files changed, those that run go on.
-WORKER = ("__init__.py", "config.py", "errors.py", "metrics.py", "model.py", "dns", "engine", "serve", "steer/shape.py")
+WORKER = ("__init__.py", "config.py", "errors.py", "metrics.py", "model.py", "dns", "engine", "serve", "steer/space/shape.py")
 NOT_RUN = {".pyc", ".c"}
 
 

@@ -14,7 +14,7 @@ import click
 from edgedns.cli.data import OLD_AFTER, age
 from edgedns.engine.load import Loaded, load_rules, with_source
 from edgedns.errors import Problem, RuleErrors, SourceError, problem
-from edgedns.steer import asn as asntable
+from edgedns.steer.space import asn as asntable
 from edgedns.store.tables import Tables
 
 

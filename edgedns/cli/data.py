@@ -17,8 +17,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from edgedns.cli.duration import Duration
 from edgedns.config import default_state
 from edgedns.errors import SourceError
-from edgedns.steer import asn
-from edgedns.steer.asn import AsnTable
+from edgedns.steer.space import asn
+from edgedns.steer.space.asn import AsnTable
 from edgedns.store.download import DEADLINE, Announce, Refused, Terms
 from edgedns.store.sources import KEY_VARIABLE, SOURCES, read_key
 from edgedns.store.tables import Index, Installed, Tables

@@ -22,10 +22,10 @@ from edgedns.engine.inline import build_atoms, nominal
 from edgedns.engine.load import load_rules
 from edgedns.errors import EdgednsError
 from edgedns.model import Family, Prefix
-from edgedns.steer import asn as tables
-from edgedns.steer.health import Health
-from edgedns.steer.rtt import RttStore
-from edgedns.steer.wan import estimate
+from edgedns.steer.failure.health import Health
+from edgedns.steer.space import asn as tables
+from edgedns.steer.table.rtt import RttStore
+from edgedns.steer.table.wan import estimate
 
 NOT_KNOWN = "–"
 

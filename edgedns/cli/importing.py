@@ -21,7 +21,7 @@ from edgedns.dns import types, zonecheck
 from edgedns.dns.zonetext import SIGNER, Line, Reader, StaticRR, rdata_text
 from edgedns.errors import EdgednsError, Problem, problem
 from edgedns.model import Where
-from edgedns.steer.yamltree import MAX_BYTES
+from edgedns.steer.rules.yamltree import MAX_BYTES
 
 SIZE_LIMIT = 64 << 20
 PATIENCE = 30.0

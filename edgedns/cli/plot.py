@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgedns import pictures
-from edgedns.steer.score import Curves, Score
+from edgedns.steer.replay.score import Curves, Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -28,8 +28,8 @@ from edgedns.probe.errands import Errands
 from edgedns.probe.methods import Voice
 from edgedns.probe.source import Source
 from edgedns.probe.spool import Spool
-from edgedns.steer.asn import embedded
-from edgedns.steer.asn import load as load_table
+from edgedns.steer.space.asn import embedded
+from edgedns.steer.space.asn import load as load_table
 
 
 @click.command(cls=Either)

@@ -22,10 +22,10 @@ from edgedns.cli import plot
 from edgedns.engine.load import load_rules
 from edgedns.errors import EdgednsError, SourceError
 from edgedns.model import Record, Rule, Wan
-from edgedns.steer.labelled import Found, found, parse_labelled
-from edgedns.steer.replay import Plan, Played, play
-from edgedns.steer.score import Answers, Score, curves, score
-from edgedns.steer.trace import Rejected, Trace, parse
+from edgedns.steer.replay.labelled import Found, found, parse_labelled
+from edgedns.steer.replay.play import Plan, Played, play
+from edgedns.steer.replay.score import Answers, Score, curves, score
+from edgedns.steer.replay.trace import Rejected, Trace, parse
 
 SHOWN = 5
 T = TypeVar("T")

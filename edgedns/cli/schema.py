@@ -6,7 +6,7 @@ import json
 
 import click
 
-from edgedns.steer.rules_shape import json_schema
+from edgedns.steer.rules.shape import json_schema
 
 
 @click.command("schema")

@@ -21,7 +21,7 @@ from edgedns.probe.agent import Agent
 from edgedns.probe.feed import Feed
 from edgedns.probe.targets import Target, labelled, load
 from edgedns.special import Prefixes
-from edgedns.steer.asn import AsnTable
+from edgedns.steer.space.asn import AsnTable
 
 COLLECTOR = "collector"
 LOOK = 1.0

@@ -32,13 +32,13 @@ from edgedns.engine.tally import TCP, TYPE_PLACE, V6
 from edgedns.errors import EdgednsError, SourceError
 from edgedns.model import Family, Provider, State
 from edgedns.plainfile import read_plain
-from edgedns.steer.capacity import HEAVIEST, Limits, Plan, Prices, Splits
-from edgedns.steer.checks import Failing
-from edgedns.steer.decisions import Column, Decisions
-from edgedns.steer.health import Health
-from edgedns.steer.loads import Fit, Load
-from edgedns.steer.rows import Floats
-from edgedns.steer.spill import absences, only_plans, pairs, plan_prices, with_plan
+from edgedns.steer.caps.capacity import HEAVIEST, Limits, Plan, Prices, Splits
+from edgedns.steer.caps.loads import Fit, Load
+from edgedns.steer.caps.spill import absences, only_plans, pairs, plan_prices, with_plan
+from edgedns.steer.deciding.decisions import Column, Decisions
+from edgedns.steer.failure.checks import Failing
+from edgedns.steer.failure.health import Health
+from edgedns.steer.table.rows import Floats
 from edgedns.store.local import LocalStore
 
 # Below so many steered queries a round nobody's transit is filled from here, and shares are no shares.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from edgedns.engine.load import Loaded, load_rules, with_last_good
 from edgedns.errors import EdgednsError, Problem, RuleErrors, SourceError
-from edgedns.steer import asn
-from edgedns.steer.asn import AsnTable
+from edgedns.steer.space import asn
+from edgedns.steer.space.asn import AsnTable
 from edgedns.store.local import LocalStore
 from edgedns.store.tables import Tables
 

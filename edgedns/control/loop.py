@@ -30,14 +30,14 @@ from edgedns.model import Family, NetworkKey, Override, State
 from edgedns.probe.collector import Collector, Outcome
 from edgedns.publish import CLOCK_SKEW, Publisher, Root, refuse_implausible
 from edgedns.serve.current import Mapped
-from edgedns.steer.asn import AsnTable
-from edgedns.steer.checks import Checks, Target
-from edgedns.steer.decisions import Decisions, moves
-from edgedns.steer.health import Health
-from edgedns.steer.loads import Load
-from edgedns.steer.policy import decide
-from edgedns.steer.rtt import RttStore
-from edgedns.steer.wan import WanTable, estimate
+from edgedns.steer.caps.loads import Load
+from edgedns.steer.deciding.decisions import Decisions, moves
+from edgedns.steer.deciding.policy import decide
+from edgedns.steer.failure.checks import Checks, Target
+from edgedns.steer.failure.health import Health
+from edgedns.steer.space.asn import AsnTable
+from edgedns.steer.table.rtt import RttStore
+from edgedns.steer.table.wan import WanTable, estimate
 from edgedns.store.local import LocalStore, load_arrays
 
 MOVES_KEPT = 200

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 from edgedns.engine.world import Serial
 from edgedns.errors import EdgednsError, SourceError
 from edgedns.model import LandedReply
-from edgedns.steer.batch import Batch
-from edgedns.steer.catchments import Catchments
-from edgedns.steer.checks import Checks
-from edgedns.steer.decisions import Decisions
-from edgedns.steer.health import Health
-from edgedns.steer.rtt import RttStore, beside
-from edgedns.steer.vantages import Vantages
-from edgedns.steer.wan import WanTable, table_of
+from edgedns.steer.deciding.decisions import Decisions
+from edgedns.steer.failure.catchments import Catchments
+from edgedns.steer.failure.checks import Checks
+from edgedns.steer.failure.health import Health
+from edgedns.steer.table.batch import Batch
+from edgedns.steer.table.rtt import RttStore, beside
+from edgedns.steer.table.wan import WanTable, table_of
+from edgedns.steer.trust.vantages import Vantages
 from edgedns.store.local import LocalStore
 
 STALE_ROUNDS = 2

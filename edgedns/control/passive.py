@@ -13,10 +13,10 @@ from edgedns.control.schedule import Force
 from edgedns.control.uplift import Gained
 from edgedns.metrics import Family
 from edgedns.model import RttSample
-from edgedns.steer.batch import batch_of
-from edgedns.steer.crowd import Crowd
-from edgedns.steer.rows import pack, rows_of
-from edgedns.steer.rtt import Cells, RttStore
+from edgedns.steer.table.batch import batch_of
+from edgedns.steer.table.rows import pack, rows_of
+from edgedns.steer.table.rtt import Cells, RttStore
+from edgedns.steer.trust.crowd import Crowd
 
 USERS_HALF_LIFE = 300.0  # seconds
 

@@ -11,11 +11,11 @@ from edgedns.control.plausible import Weights
 from edgedns.control.schedule import Force
 from edgedns.control.wanted import Wanted
 from edgedns.model import Family, NetworkKey, Wan
-from edgedns.steer.decisions import ColumnDecisions, Decisions
-from edgedns.steer.doubts import Seen
-from edgedns.steer.paths import path_parts
-from edgedns.steer.rows import Floats, Ints, Keys, key_of, lookup, nearest, pack, unpack
-from edgedns.steer.worth import Field, chosen
+from edgedns.steer.deciding.decisions import ColumnDecisions, Decisions
+from edgedns.steer.failure.paths import path_parts
+from edgedns.steer.probing.doubts import Seen
+from edgedns.steer.probing.worth import Field, chosen
+from edgedns.steer.table.rows import Floats, Ints, Keys, key_of, lookup, nearest, pack, unpack
 
 FAMILIES: tuple[Family, Family] = (4, 6)
 Arm = tuple[NetworkKey, Family, str]

@@ -27,7 +27,7 @@ from edgedns.engine.snapshot import Files, Snapshot
 from edgedns.engine.world import PUBLIC, World, held_to_tests, make_world
 from edgedns.model import Prefix, RuleSet
 from edgedns.publish import name_of
-from edgedns.steer.atoms import Atoms
+from edgedns.steer.space.atoms import Atoms
 
 QUESTIONS = 4000  # some 0.3 ms each, twice
 NETWORKS_LEAST = 100

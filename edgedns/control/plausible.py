@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from edgedns.control.schedule import Force
 from edgedns.model import Reason, Wan
 from edgedns.publish import Facts
-from edgedns.steer.atoms import Atoms
-from edgedns.steer.decisions import Column, ColumnDecisions, Decisions, Ranking
-from edgedns.steer.rows import KEY, ROW, Bools, Ints, Keys, Rows, nearest, unpack
+from edgedns.steer.deciding.decisions import Column, ColumnDecisions, Decisions, Ranking
+from edgedns.steer.space.atoms import Atoms
+from edgedns.steer.table.rows import KEY, ROW, Bools, Ints, Keys, Rows, nearest, unpack
 
 # Moves of fewer networks than this are never too many: a small table would freeze.
 FEW = 10

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from edgedns.engine.overlay import compile_overlay
 from edgedns.engine.world import World
 from edgedns.publish import Publisher, Step
-from edgedns.steer.decisions import Decisions
-from edgedns.steer.wan import WanTable
+from edgedns.steer.deciding.decisions import Decisions
+from edgedns.steer.table.wan import WanTable
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from edgedns.probe import lists
 from edgedns.probe.collector import Outcome
 from edgedns.probe.lists import Listed
 from edgedns.special import SPECIAL, Prefixes
-from edgedns.steer import targets
-from edgedns.steer.rows import Bools, Ints
-from edgedns.steer.targets import ADDRESS, DEMAND, HOST, Addresses, Rows
+from edgedns.steer.probing import targets
+from edgedns.steer.probing.targets import ADDRESS, DEMAND, HOST, Addresses, Rows
+from edgedns.steer.table.rows import Bools, Ints
 from edgedns.store.local import LocalStore
 
 EACH = 3  # hosts of a network

@@ -12,11 +12,11 @@ from edgedns.control.plausible import Weights
 from edgedns.control.schedule import Force
 from edgedns.engine.moved import users_of_columns
 from edgedns.model import Wan
-from edgedns.steer.batch import Batch
-from edgedns.steer.decisions import Column, ColumnDecisions, Decisions
-from edgedns.steer.losing import losing
-from edgedns.steer.rows import Floats, Keys, key_of, lookup, nearest, pack, unpack
-from edgedns.steer.uplift import HALF_LIFE, NINETY, Gains, Interval, Uplift, choice_of, choices, interval, is_worse
+from edgedns.steer.deciding.decisions import Column, ColumnDecisions, Decisions
+from edgedns.steer.deciding.losing import losing
+from edgedns.steer.deciding.uplift import HALF_LIFE, NINETY, Gains, Interval, Uplift, choice_of, choices, interval, is_worse
+from edgedns.steer.table.batch import Batch
+from edgedns.steer.table.rows import Floats, Keys, key_of, lookup, nearest, pack, unpack
 from edgedns.store.local import LocalStore
 
 FILE = "uplift"

@@ -14,7 +14,7 @@ from typing import Any
 from edgedns.metrics import Family as MetricFamily
 from edgedns.model import Family, NetworkKey
 from edgedns.probe.collector import Outcome
-from edgedns.steer.doubts import Want
+from edgedns.steer.probing.doubts import Want
 
 ADDRESSES_KEPT = 4
 NETWORKS_KEPT = 250_000

@@ -13,7 +13,7 @@ from edgedns.control.questions import QuestionRefused, Questions
 from edgedns.control.wanted import Wanted
 from edgedns.probe.collector import Outcome
 from edgedns.special import SPECIAL
-from edgedns.steer.worth import together
+from edgedns.steer.probing.worth import together
 
 REST = 9.0  # times what a look took
 CLOCK_SET = 60.0  # no look takes that long: the clock was set back

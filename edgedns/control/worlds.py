@@ -10,7 +10,7 @@ from edgedns.engine.load import Loaded
 from edgedns.engine.world import Ground, Held, Inputs, Serial, World, held_to_tests, make_world
 from edgedns.errors import EdgednsError, Problem
 from edgedns.model import Override, RuleSet
-from edgedns.steer.asn import AsnTable
+from edgedns.steer.space.asn import AsnTable
 from edgedns.store.local import LocalStore
 
 Gathered = Callable[[AsnTable, Sequence[Override], int], Inputs]

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from edgedns.engine.snapshot import UNIT_BITS
 from edgedns.model import Match, NamedNetwork, Pin, Prefix, Rule, Weighted
-from edgedns.steer.atoms import Atoms
-from edgedns.steer.wide import Wide, top_bit
+from edgedns.steer.space.atoms import Atoms
+from edgedns.steer.space.wide import Wide, top_bit
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

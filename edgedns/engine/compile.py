@@ -39,8 +39,8 @@ from edgedns.model import (
     ZoneRules,
     providers_of,
 )
-from edgedns.steer.atoms import Atoms
-from edgedns.steer.decisions import Column
+from edgedns.steer.deciding.decisions import Column
+from edgedns.steer.space.atoms import Atoms
 
 Cells = Callable[[str, tuple[str, ...], int], int]
 StaticRecord = tuple[bytes, int, int, bytes]

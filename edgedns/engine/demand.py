@@ -16,9 +16,9 @@ from edgedns.engine.overlay import Spreader
 from edgedns.engine.snapshot import View
 from edgedns.engine.tally import ANSWERS
 from edgedns.model import Failover, Pin, Provider, Wan, Weighted
-from edgedns.steer.atoms import Atoms
-from edgedns.steer.decisions import Column, Decisions
-from edgedns.steer.rows import Keys, unpack
+from edgedns.steer.deciding.decisions import Column, Decisions
+from edgedns.steer.space.atoms import Atoms
+from edgedns.steer.table.rows import Keys, unpack
 
 HALF_LIFE = 300.0
 U32 = npt.NDArray[np.uint32]

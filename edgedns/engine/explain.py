@@ -26,12 +26,12 @@ from edgedns.model import (
     Wan,
     providers_of,
 )
-from edgedns.steer.crowd import Connections, connections
-from edgedns.steer.decisions import Column, Decisions
-from edgedns.steer.health import Health
-from edgedns.steer.losing import is_off
-from edgedns.steer.rtt import Cells
-from edgedns.steer.wan import WanTable
+from edgedns.steer.deciding.decisions import Column, Decisions
+from edgedns.steer.deciding.losing import is_off
+from edgedns.steer.failure.health import Health
+from edgedns.steer.table.rtt import Cells
+from edgedns.steer.table.wan import WanTable
+from edgedns.steer.trust.crowd import Connections, connections
 
 
 @dataclass(frozen=True)

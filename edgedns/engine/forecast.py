@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedns.errors import SourceError
-from edgedns.steer.atoms import Atoms
+from edgedns.steer.space.atoms import Atoms
 
 UNITS = {"queries": 1.0, "gbps": 1e9}
 MISTAKES_SHOWN = 20

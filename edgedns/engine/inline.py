@@ -20,13 +20,13 @@ from edgedns.engine.overlay import Spreader, compile_overlay
 from edgedns.engine.snapshot import Snapshot
 from edgedns.errors import Problem
 from edgedns.model import InlineTest, Prefix, RuleSet
-from edgedns.steer import asn
-from edgedns.steer.atoms import Atoms, build
-from edgedns.steer.decisions import Decisions
-from edgedns.steer.health import Health
-from edgedns.steer.policy import decide
-from edgedns.steer.rtt import RttStore
-from edgedns.steer.wan import estimate
+from edgedns.steer.deciding.decisions import Decisions
+from edgedns.steer.deciding.policy import decide
+from edgedns.steer.failure.health import Health
+from edgedns.steer.space import asn
+from edgedns.steer.space.atoms import Atoms, build
+from edgedns.steer.table.rtt import RttStore
+from edgedns.steer.table.wan import estimate
 
 DOCUMENTATION = bytes((192, 0, 2, 1))
 PAYLOAD = 1232

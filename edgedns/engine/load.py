@@ -17,9 +17,10 @@ from edgedns.dns import types, zonecheck
 from edgedns.dns.zonetext import Line, Reader, StaticRR
 from edgedns.errors import Problem, RuleErrors, SourceError, problem
 from edgedns.model import RuleSet, StaticText, Where, ZoneRules
-from edgedns.steer import rules, yamltree
-from edgedns.steer.asn import continent
-from edgedns.steer.rules_review import used_networks, used_providers
+from edgedns.steer.rules import reading as rules
+from edgedns.steer.rules import yamltree
+from edgedns.steer.rules.review import used_networks, used_providers
+from edgedns.steer.space.asn import continent
 
 SUFFIXES = (".yaml", ".yml")
 SHARED_STEM = "providers"

@@ -1,6 +1,6 @@
 """From an address to its atom by plain array reads; what a C or XDP reader does too. Standard library only.
 
-The form of the index arrays is told in steer/shape.py.
+The form of the index arrays is told in steer/space/shape.py.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-from edgedns.steer.shape import POINTER, STRIDES6
+from edgedns.steer.space.shape import POINTER, STRIDES6
 
 _POSITION = POINTER - 1
 _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
@@ -62,7 +62,7 @@ def walk(index4: Sequence[int], index6: Sequence[int], family: int, address: int
         entry = index6[(entry & _POSITION) + (address >> shift & mask)]
         if entry < POINTER:
             return entry
-    raise IndexError("the index ends in a pointer: it is not of the form told in steer/shape.py")
+    raise IndexError("the index ends in a pointer: it is not of the form told in steer/space/shape.py")
 
 
 def walk4(index: Sequence[int], address: int) -> int:
@@ -73,5 +73,5 @@ def walk4(index: Sequence[int], address: int) -> int:
         if entry >= POINTER:
             entry = index[(entry & _POSITION) + (address & 0xFF)]
             if entry >= POINTER:
-                raise IndexError("the index ends in a pointer: it is not of the form told in steer/shape.py")
+                raise IndexError("the index ends in a pointer: it is not of the form told in steer/space/shape.py")
     return entry

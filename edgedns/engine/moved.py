@@ -10,8 +10,8 @@ import numpy as np
 
 from edgedns.dns.name import to_text
 from edgedns.model import Family, NetworkKey, RuleSet
-from edgedns.steer.atoms import Atoms
-from edgedns.steer.decisions import Column, Move
+from edgedns.steer.deciding.decisions import Column, Move
+from edgedns.steer.space.atoms import Atoms
 
 MOST = 200  # entries: nobody reads more, and a round may move a hundred thousand networks
 ADDRESSED = 60  # of one change: finding an address takes a millisecond

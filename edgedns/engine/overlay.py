@@ -19,9 +19,9 @@ from edgedns.engine import flat
 from edgedns.engine.snapshot import NONE, RANKING, SPLIT_SLOTS
 from edgedns.errors import PublishRefused
 from edgedns.model import Reason
-from edgedns.steer.atoms import Atoms
-from edgedns.steer.decisions import Column, Decisions, Ranking
-from edgedns.steer.rows import Rows, level_of
+from edgedns.steer.deciding.decisions import Column, Decisions, Ranking
+from edgedns.steer.space.atoms import Atoms
+from edgedns.steer.table.rows import Rows, level_of
 
 Words = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]

@@ -21,9 +21,9 @@ from edgedns.engine.overlay import Spreader, compile_overlay
 from edgedns.engine.snapshot import Files, Snapshot
 from edgedns.errors import Problem, RuleErrors, SourceError
 from edgedns.model import Override, RuleSet
-from edgedns.steer import asn
-from edgedns.steer.asn import AsnTable
-from edgedns.steer.atoms import Atoms, build
+from edgedns.steer.space import asn
+from edgedns.steer.space.asn import AsnTable
+from edgedns.steer.space.atoms import Atoms, build
 
 PUBLIC = "public-resolvers"
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from edgedns.model import Check
 from edgedns.probe import tls
-from edgedns.steer.checks import Target
+from edgedns.steer.failure.checks import Target
 
 AT_ONCE = 64
 LOOK_EVERY = 0.5

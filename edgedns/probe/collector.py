@@ -27,7 +27,7 @@ from edgedns.probe.lines import (
     World,
     read_line,
 )
-from edgedns.steer.batch import Batch, batch_of, joined
+from edgedns.steer.table.batch import Batch, batch_of, joined
 
 BODY_LIMIT = 16 * 1024 * 1024
 LINES_LIMIT = 100_000

@@ -24,8 +24,8 @@ from edgedns.probe.lines import (
     place,
     read_zone,
 )
-from edgedns.steer.batch import Batch, intern
-from edgedns.steer.rows import Bools, Floats, Ints, Rows, rows_of
+from edgedns.steer.table.batch import Batch, intern
+from edgedns.steer.table.rows import Bools, Floats, Ints, Rows, rows_of
 
 PLACES_KEPT = 1 << 18
 _NUMBERS = frozenset((int, float))

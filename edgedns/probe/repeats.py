@@ -13,7 +13,7 @@ import numpy as np
 
 from edgedns.errors import SourceError
 from edgedns.probe.lines import MAX_AGE, MAX_AHEAD
-from edgedns.steer.rows import Sections
+from edgedns.steer.table.rows import Sections
 
 KEPT = MAX_AGE + 2 * MAX_AHEAD
 MOST = 1 << 17

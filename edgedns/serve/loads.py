@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from edgedns.errors import EdgednsError
-from edgedns.steer.loads import Load
+from edgedns.steer.caps.loads import Load
 
 FIELDS = ("provider", "gbps", "at")
 MOST = 1000

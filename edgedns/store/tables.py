@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from edgedns.errors import SourceError
-from edgedns.steer import asn
-from edgedns.steer.asn import AsnTable
+from edgedns.steer.space import asn
+from edgedns.steer.space.asn import AsnTable
 from edgedns.store.aside import opened_anew
 
 FOLDER = "tables"

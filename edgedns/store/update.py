@@ -12,10 +12,10 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from edgedns.errors import SourceError
-from edgedns.steer import asn
-from edgedns.steer.asn import AsnTable
-from edgedns.steer.asndiff import Difference, differences
-from edgedns.steer.ranges import Ranges
+from edgedns.steer.space import asn
+from edgedns.steer.space.asn import AsnTable
+from edgedns.steer.space.asndiff import Difference, differences
+from edgedns.steer.space.ranges import Ranges
 from edgedns.store.download import Fetched, Missing, Refused, Terms, fetch, fetch_checksum, shown, unpacked
 from edgedns.store.sources import Part, Source
 from edgedns.store.tables import Index, Installed, Tables

@@ -28,8 +28,8 @@ from edgedns.engine.compile import ZoneSource, atoms_file, compile_base, snapsho
 from edgedns.engine.load import Loaded, load_rules
 from edgedns.engine.overlay import Spreader, compile_overlay
 from edgedns.engine.tally import Tally
-from edgedns.steer import asn
-from edgedns.steer.asn import AsnTable
+from edgedns.steer.space import asn
+from edgedns.steer.space.asn import AsnTable
 from tests.conftest import SALT, Places, made_decisions, new_ring
 from tests.fuzz.worlds import CEDAR, STEERED, write_sections
 from tests.property.test_native import PROVIDERS

@@ -28,9 +28,9 @@ import numpy as np
 from edgedns.control import Control, Paths
 from edgedns.control.schedule import Force
 from edgedns.engine.world import Held, make_world
-from edgedns.steer.batch import Batch
-from edgedns.steer.decisions import Decisions
-from edgedns.steer.rows import ROW
+from edgedns.steer.deciding.decisions import Decisions
+from edgedns.steer.table.batch import Batch
+from edgedns.steer.table.rows import ROW
 from tests.conformance.peers import free_port
 
 NETWORKS, PROVIDERS = 100_000, 8

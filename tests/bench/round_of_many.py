@@ -15,13 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgedns.model import Provider, Wan
-from edgedns.steer.batch import Batch
-from edgedns.steer.decisions import Column
-from edgedns.steer.health import Health
-from edgedns.steer.policy import decide
-from edgedns.steer.rows import ROW, Floats
-from edgedns.steer.rtt import RttStore
-from edgedns.steer.wan import estimate
+from edgedns.steer.deciding.decisions import Column
+from edgedns.steer.deciding.policy import decide
+from edgedns.steer.failure.health import Health
+from edgedns.steer.table.batch import Batch
+from edgedns.steer.table.rows import ROW, Floats
+from edgedns.steer.table.rtt import RttStore
+from edgedns.steer.table.wan import estimate
 
 NETWORKS, BODY = 100_000, 1000
 NAMES = tuple(f"p{i}" for i in range(8))

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from edgedns.steer.capacity import Limits, solve
-from edgedns.steer.rows import Floats, Ints
+from edgedns.steer.caps.capacity import Limits, solve
+from edgedns.steer.table.rows import Floats, Ints
 
 SLACK = 3.0
 

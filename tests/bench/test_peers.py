@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from edgedns.steer import asn
+from edgedns.steer.space import asn
 from tests.bench.peers import contest, echo, nsd, ours, table, tcp
 from tests.bench.peers.served import PROVIDERS, World
 from tests.conformance.peers import free_port

@@ -17,7 +17,7 @@ from edgedns.engine import inline
 from edgedns.engine.cells import Space
 from edgedns.engine.compile import atoms_file, compile_base
 from edgedns.engine.load import load_rules
-from edgedns.steer import asn
+from edgedns.steer.space import asn
 from tests.conftest import RULES, SALT, Places
 
 COMPILE, PUBLISH, SLACK = 2.0, 1.0, 3.0

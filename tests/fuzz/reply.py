@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["edgedns"]):
     from edgedns.engine.load import load_rules
 
 from edgedns.engine.tally import Tally  # noqa: E402
-from edgedns.steer import asn  # noqa: E402
+from edgedns.steer.space import asn  # noqa: E402
 from tests.conftest import NOW, SECRETS  # noqa: E402
 from tests.system import wellformed  # noqa: E402
 

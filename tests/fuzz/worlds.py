@@ -19,7 +19,7 @@ from edgedns.engine.overlay import Spreader, compile_overlay
 from edgedns.engine.seen import HEAD, SIZE, Ring
 from edgedns.engine.snapshot import Snapshot
 from edgedns.engine.tally import Tally
-from edgedns.steer import asn
+from edgedns.steer.space import asn
 from tests.conftest import NOW, SALT, SECRETS, Places, made_decisions
 from tests.property import strangers
 from tests.property.test_native import PROVIDERS, write_large

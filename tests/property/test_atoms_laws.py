@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from edgedns.engine.lookup import walk
 from edgedns.model import Family, NetworkKey, Prefix
-from edgedns.steer import asn, atoms
-from edgedns.steer.asnfiles import Row, TextTable
-from edgedns.steer.atoms import Atoms
-from edgedns.steer.leaves import BLOCK, CANONICAL, TEREDO, WIDTH, span
+from edgedns.steer.space import asn, atoms
+from edgedns.steer.space.asnfiles import Row, TextTable
+from edgedns.steer.space.atoms import Atoms
+from edgedns.steer.space.leaves import BLOCK, CANONICAL, TEREDO, WIDTH, span
 
 PUBLIC = 64496
 PLACES: dict[Family, list[int]] = {

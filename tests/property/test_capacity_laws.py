@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedns.model import Capacity, NetworkKey, Provider, RttSample, State, Wan
-from edgedns.steer.capacity import Limits, cheapest, solve
-from edgedns.steer.decisions import Column, Decisions
-from edgedns.steer.health import Health
-from edgedns.steer.policy import decide
-from edgedns.steer.rows import Floats, Ints
-from edgedns.steer.rtt import RttStore
-from edgedns.steer.spill import absences, only_plans, pairs, plan_prices, with_plan
-from edgedns.steer.wan import estimate
+from edgedns.steer.caps.capacity import Limits, cheapest, solve
+from edgedns.steer.caps.spill import absences, only_plans, pairs, plan_prices, with_plan
+from edgedns.steer.deciding.decisions import Column, Decisions
+from edgedns.steer.deciding.policy import decide
+from edgedns.steer.failure.health import Health
+from edgedns.steer.table.rows import Floats, Ints
+from edgedns.steer.table.rtt import RttStore
+from edgedns.steer.table.wan import estimate
 
 INF = np.inf
 Case = tuple[Floats, Floats, Floats, Floats, Ints]

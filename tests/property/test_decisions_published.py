@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edgedns.control import Control, Paths
 from edgedns.engine import inline
 from edgedns.engine.overlay import Spreader, compile_overlay
-from edgedns.steer.decisions import Decisions
+from edgedns.steer.deciding.decisions import Decisions
 from tests.conftest import NOW, Example, made_decisions
 from tests.small import ADDRESS, NETWORKS, samples, write_rules, write_table
 

@@ -20,8 +20,8 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
-from edgedns.steer import asn
-from edgedns.steer.asn import AsnTable
+from edgedns.steer.space import asn
+from edgedns.steer.space.asn import AsnTable
 from tests.system.serving import Server, wait_until
 
 RULES = Path(__file__).parents[2] / "rules"

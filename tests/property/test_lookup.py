@@ -15,9 +15,9 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
 from edgedns.engine.lookup import client_key, walk
-from edgedns.steer import asn, atoms
-from edgedns.steer.leaves import CANONICAL, TEREDO, span
-from edgedns.steer.ranges import Ranges
+from edgedns.steer.space import asn, atoms
+from edgedns.steer.space.leaves import CANONICAL, TEREDO, span
+from edgedns.steer.space.ranges import Ranges
 
 ADDRESSES = 100_000
 Found = tuple[int, str]

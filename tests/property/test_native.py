@@ -18,11 +18,11 @@ from edgedns.engine.load import load_rules
 from edgedns.engine.overlay import Spreader, compile_overlay
 from edgedns.engine.snapshot import Snapshot
 from edgedns.engine.tally import Tally
-from edgedns.steer import asn
-from edgedns.steer.health import Health
-from edgedns.steer.policy import decide
-from edgedns.steer.rtt import RttStore
-from edgedns.steer.wan import estimate
+from edgedns.steer.deciding.policy import decide
+from edgedns.steer.failure.health import Health
+from edgedns.steer.space import asn
+from edgedns.steer.table.rtt import RttStore
+from edgedns.steer.table.wan import estimate
 from tests.conftest import NOW, SALT, SECRETS, Example, Places, new_ring
 from tests.property import strangers, test_seam
 

@@ -20,7 +20,7 @@ from edgedns.engine.resolve import CHAIN_LIMIT
 from edgedns.engine.snapshot import Snapshot
 from edgedns.engine.tally import Tally
 from edgedns.errors import RuleErrors
-from edgedns.steer import asn
+from edgedns.steer.space import asn
 from tests.conftest import NOW, SALT, SECRETS, Places
 
 SEED = int(os.environ.get("EDGEDNS_SEED", "1"))

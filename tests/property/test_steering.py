@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedns.model import NetworkKey, Provider, RttSample, Wan
-from edgedns.steer.decisions import Column, Decisions
-from edgedns.steer.health import Health
-from edgedns.steer.policy import decide
-from edgedns.steer.rows import Floats
-from edgedns.steer.rtt import RttStore
-from edgedns.steer.wan import WanTable, estimate
+from edgedns.steer.deciding.decisions import Column, Decisions
+from edgedns.steer.deciding.policy import decide
+from edgedns.steer.failure.health import Health
+from edgedns.steer.table.rows import Floats
+from edgedns.steer.table.rtt import RttStore
+from edgedns.steer.table.wan import WanTable, estimate
 
 NAMES = ("alder", "birch", "cedar", "dogwood")
 PROVIDERS = {name: Provider(name, (bytes(4),), (bytes(16),)) for name in NAMES}

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from edgedns.cli.check import check
 from edgedns.cli.data import age, report
 from edgedns.cli.data import data as commands
-from edgedns.steer import asn
+from edgedns.steer.space import asn
 from tests import publisher as site
 from tests.publisher import Publisher
 from tests.small import ADDRESS, subnet, write_rules

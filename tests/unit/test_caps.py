@@ -21,7 +21,7 @@ from edgedns.engine.demand import Rates, counts_by_network
 from edgedns.engine.forecast import by_network, parse
 from edgedns.errors import SourceError
 from edgedns.serve.current import Current
-from edgedns.steer.loads import Load
+from edgedns.steer.caps.loads import Load
 from edgedns.store.local import LocalStore
 from tests.small import ADDRESS, NETWORKS, network, replace, samples, subnet, write_rules, write_table
 

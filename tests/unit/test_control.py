@@ -27,7 +27,7 @@ from edgedns.errors import EdgednsError, RuleErrors, SourceError
 from edgedns.model import Override, Reason, Wan
 from edgedns.serve.current import Current, Mapped
 from edgedns.serve.orders import OrderError, parse_override
-from edgedns.steer.decisions import Decisions
+from edgedns.steer.deciding.decisions import Decisions
 from tests.small import ADDRESS, NETWORKS, network, samples, subnet, write_rules, write_table, write_zone
 from tests.small import replace as save
 

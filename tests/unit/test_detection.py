@@ -5,11 +5,12 @@ on a clock that is driven. Only packets are made up: they come back after their 
 What else is promised of failures is tested elsewhere:
 
 - a burst after a loss, over the network's targets, with a witness: tests/unit/probe/test_agent.py
-- no failover for a dead target, a dead vantage, a catchment that moved; flapping; the way back: tests/unit/steer/test_health.py
-- false failovers in 30 days, independent loss and bursts: tests/unit/steer/test_health_days.py
-- RTT shifts on labelled traces, by the detector that serves: tests/unit/steer/test_shift.py
+- no failover for a dead target, a dead vantage, a catchment that moved; flapping; the way back:
+  tests/unit/steer/failure/test_health.py
+- false failovers in 30 days, independent loss and bursts: tests/unit/steer/failure/test_health_days.py
+- RTT shifts on labelled traces, by the detector that serves: tests/unit/steer/failure/test_shift.py
 - checks by HTTP and TCP, over IPv4 and IPv6: tests/unit/probe/test_run_checks.py; their thresholds and what each `all_down`
-  makes of them: tests/unit/steer/test_checks.py; with real sockets and dig: tests/system/test_all_down.py
+  makes of them: tests/unit/steer/failure/test_checks.py; with real sockets and dig: tests/system/test_all_down.py
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgedns.control import Control, Paths
-from edgedns.steer.health import Health
+from edgedns.steer.failure.health import Health
 from tests.small import network, samples, write_rules, write_table
 
 NOW = 1_790_000_000.0

@@ -21,8 +21,8 @@ from edgedns.model import METHODS, Provider
 from edgedns.probe.collector import Outcome
 from edgedns.probe.lists import Listed
 from edgedns.probe.targets import load
-from edgedns.steer import asn
-from edgedns.steer.atoms import build
+from edgedns.steer.space import asn
+from edgedns.steer.space.atoms import build
 from edgedns.store.local import LocalStore
 
 TABLE = "".join(f"{n}.{n}.0.0\t{n}.{n}.255.255\t{64500 + n}\tDE\tNetwork {n}\n" for n in range(4, 12))

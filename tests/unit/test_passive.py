@@ -16,7 +16,7 @@ from edgedns.dns import name as names
 from edgedns.dns import types
 from edgedns.engine.explain import Question, explain
 from edgedns.model import NetworkKey
-from edgedns.steer.rtt import beside
+from edgedns.steer.table.rtt import beside
 from tests.small import network
 from tests.unit.test_control import ALDER, BIRCH, CEDAR, GOOD, NOW, Place, ask, measure
 

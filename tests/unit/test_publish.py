@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from edgedns.control.schedule import Scheduler, fresh_until
 from edgedns.errors import PublishRefused, SourceError
 from edgedns.publish import Facts, Publisher, Root, Step, files_of, read_root, refuse_implausible
-from edgedns.steer.rtt import RttStore
-from edgedns.steer.wan import estimate
+from edgedns.steer.table.rtt import RttStore
+from edgedns.steer.table.wan import estimate
 
 NOW = 1_790_000_000.0
 

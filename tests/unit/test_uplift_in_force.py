@@ -17,7 +17,7 @@ from edgedns.engine.answer import answer
 from edgedns.engine.explain import Question, explain
 from edgedns.metrics import NetworkCounts
 from edgedns.model import Prefix, Reason
-from edgedns.steer.decisions import moves
+from edgedns.steer.deciding.decisions import moves
 from tests.small import ADDRESS, replace, samples, write_rules, write_table
 
 NOW = 1_790_000_000.0

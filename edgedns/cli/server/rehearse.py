@@ -14,7 +14,7 @@ from edgedns.engine.load import load_rules
 from edgedns.serve import admin, worker
 from edgedns.serve.systemd import Passed
 from edgedns.serve.workers import check_free
-from edgedns.steer import asn
+from edgedns.steer.space import asn
 
 NICE = 10
 

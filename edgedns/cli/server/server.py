@@ -31,7 +31,7 @@ from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
 from edgedns.serve.senders import VantageTokens
 from edgedns.serve.workers import Workers
-from edgedns.steer.checks import Target, targets_of
+from edgedns.steer.failure.checks import Target, targets_of
 from edgedns.store.tables import Tables
 from edgedns.web.history import STEP
 from edgedns.web.pages import Pages

@@ -32,7 +32,7 @@ from edgedns.serve import admin
 from edgedns.serve.loads import parse_loads
 from edgedns.serve.senders import Sender
 from edgedns.serve.workers import Workers
-from edgedns.steer.rows import key_of, level_of
+from edgedns.steer.table.rows import key_of, level_of
 from edgedns.web.pages import Sources
 
 T = TypeVar("T")

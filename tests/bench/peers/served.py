@@ -13,8 +13,8 @@ from random import Random
 import numpy as np
 
 from edgedns.bench.subnets import Subnet
-from edgedns.steer import asn
-from edgedns.steer.asn import AsnTable
+from edgedns.steer.space import asn
+from edgedns.steer.space.asn import AsnTable
 
 Network = IPv4Network | IPv6Network
 ZONE = "cdn.example.net"

@@ -15,7 +15,7 @@ from edgedns.cli.probe import probe
 from edgedns.config import Address
 from edgedns.errors import EdgednsError
 from edgedns.special import Prefixes
-from edgedns.steer.asn import AsnTable, load
+from edgedns.steer.space.asn import AsnTable, load
 
 TARGETS = '{"address": "203.0.113.7", "endpoint": "127.0.0.1:9"}\n{"address": "203.0.113.8", "endpoint": "127.0.0.2:9"}\n'
 

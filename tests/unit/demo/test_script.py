@@ -13,7 +13,7 @@ from edgedns.demo.networks import Network, networks
 from edgedns.demo.paths import Internet
 from edgedns.demo.script import Script, default, load, parse, timeline
 from edgedns.errors import SourceError
-from edgedns.steer import asn
+from edgedns.steer.space import asn
 
 HEAD = """
 version: 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgedns.engine.moved import MOST, told
 from edgedns.model import NetworkKey, Reason
-from edgedns.steer.decisions import Move, Ranking
+from edgedns.steer.deciding.decisions import Move, Ranking
 from tests.conftest import Example
 
 BEFORE, AFTER = Ranking(("alder",), Reason.MEASURED), Ranking(("birch",), Reason.MEASURED)

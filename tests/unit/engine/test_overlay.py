@@ -17,8 +17,8 @@ from edgedns.engine.overlay import Spreader, compile_overlay, split_table
 from edgedns.engine.snapshot import NONE, RANKING, SPLIT_SLOTS, unit_slot
 from edgedns.errors import PublishRefused
 from edgedns.model import Failover, NetworkKey, Reason, Wan
-from edgedns.steer.decisions import Column, ColumnDecisions, Decisions, Ranking
-from edgedns.steer.rows import pack, rows_of
+from edgedns.steer.deciding.decisions import Column, ColumnDecisions, Decisions, Ranking
+from edgedns.steer.table.rows import pack, rows_of
 from tests.conftest import Example, made_decisions
 
 NAMES = ("alder", "birch", "cedar", "dogwood")

@@ -14,7 +14,7 @@ from edgedns.engine.load import Loaded, load_rules
 from edgedns.engine.world import Ground, Held, Inputs, Serial, World, held_to_tests, make_ground, make_world, salt_of
 from edgedns.errors import RuleErrors, SourceError
 from edgedns.model import Match, Override, Prefix
-from edgedns.steer import asn
+from edgedns.steer.space import asn
 from tests.conftest import Places
 from tests.small import write_rules, write_table, write_zone
 

@@ -17,7 +17,7 @@ import pytest
 from edgedns.model import Check
 from edgedns.probe import check as checking
 from edgedns.probe.check import Checker, Result, check_once
-from edgedns.steer.checks import Target
+from edgedns.steer.failure.checks import Target
 from tests.driven import Driven
 
 LOOPBACK = ip_address("127.0.0.9").packed

@@ -24,7 +24,7 @@ from edgedns.serve.guard import Refused
 from edgedns.serve.inflow import BODIES_AT_ONCE, Inflow
 from edgedns.serve.loads import parse_loads
 from edgedns.serve.senders import Sender
-from edgedns.steer.loads import Load
+from edgedns.steer.caps.loads import Load
 from tests.unit.serve.openapi_check import mismatch
 
 TOKEN = "sesame-0123456789"

@@ -24,7 +24,7 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
 from edgedns.errors import SourceError
-from edgedns.steer import asn
+from edgedns.steer.space import asn
 from edgedns.store.download import Missing, Refused, Terms, fetch, shown
 from edgedns.store.sources import SOURCES, Key, Part, read_key
 from edgedns.store.tables import Index, Locked, Tables

@@ -1,0 +1,1 @@
+"""Caps: prices that keep each provider below its own, and what a query weighs."""

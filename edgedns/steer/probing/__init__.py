@@ -1,0 +1,1 @@
+"""What to probe: targets, doubts that want to be settled at once, and arms that are worth another look."""

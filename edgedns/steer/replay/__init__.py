@@ -1,0 +1,1 @@
+"""Past samples through the serving code: a file read, played, and scored."""

@@ -1,0 +1,1 @@
+"""The address space: ASN tables, and the atoms and networks that it is cut into."""

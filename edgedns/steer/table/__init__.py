@@ -1,0 +1,1 @@
+"""The WAN table: samples in columns, histograms, rows and their levels, estimates."""

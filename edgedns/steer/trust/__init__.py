@@ -1,0 +1,1 @@
+"""Who is believed: vantages that measure, and users whose browsers do."""
