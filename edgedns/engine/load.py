@@ -17,8 +17,8 @@ from edgedns.dns import types, zonecheck
 from edgedns.dns.zonetext import Line, Reader, StaticRR
 from edgedns.errors import Problem, RuleErrors, SourceError, problem
 from edgedns.model import RuleSet, StaticText, Where, ZoneRules
-from edgedns.steer.rules import reading as rules
 from edgedns.steer.rules import yamltree
+from edgedns.steer.rules.reading import RulesFile, read, without
 from edgedns.steer.rules.review import used_networks, used_providers
 from edgedns.steer.space.asn import continent
 
@@ -62,7 +62,7 @@ def load_rules(directory: str | Path, now: float | None = None) -> Loaded:
     """
     texts = _Texts(Path(directory))
     files, unreadable = _files(texts)
-    reading = rules.read(files, continent, now)
+    reading = read(files, continent, now)
     records = {name: _records(zone, texts) for name, zone in reading.rules.zones.items()}
     own = [*unreadable, *reading.problems]
     problems = sorted({with_source(each, texts.lines) for each in (*own, *_all_problems(records))})
@@ -73,7 +73,7 @@ def load_rules(directory: str | Path, now: float | None = None) -> Loaded:
     failed = {zone_of[file] for file in wrong} | {name for name, of_zone in records.items() if of_zone.failed}
     wrong |= {file for file, zone in zone_of.items() if zone in failed}
     return Loaded(
-        rules.without(reading.rules, frozenset(failed), frozenset(wrong)),
+        without(reading.rules, frozenset(failed), frozenset(wrong)),
         {name: of_zone.records for name, of_zone in records.items() if name not in failed},
         problems,
         frozenset(failed),
@@ -265,7 +265,7 @@ def _found_at(source: list[str], piece: str, first: Where, offset: int) -> Where
     return Where(first.file, number, column + 1) if column >= 0 else first
 
 
-def _files(texts: _Texts) -> tuple[list[rules.RulesFile], list[Problem]]:
+def _files(texts: _Texts) -> tuple[list[RulesFile], list[Problem]]:
     """The rules files by name, and a Problem for each that can't be read; hidden files and folders are passed over."""
     try:
         names = sorted(entry.name for entry in os.scandir(texts.directory) if _is_rules_file(entry))
@@ -274,12 +274,12 @@ def _files(texts: _Texts) -> tuple[list[rules.RulesFile], list[Problem]]:
     if not any(Path(name).stem != SHARED_STEM for name in names):
         said = f"no zone file (*.yaml) in {texts.directory}"
         raise RuleErrors([problem((str(texts.directory), 1, 1), "E100", said)])
-    files: list[rules.RulesFile] = []
+    files: list[RulesFile] = []
     unreadable: list[Problem] = []
     for name in names:
         path, stem = texts.shown(name), Path(name).stem
         try:
-            files.append(rules.RulesFile(path, stem, stem == SHARED_STEM, texts.content(name)))
+            files.append(RulesFile(path, stem, stem == SHARED_STEM, texts.content(name)))
         except (OSError, ValueError) as error:
             unreadable.append(problem((path, 1, 1), "E100", f"can't read the file: {_reason(error)}"))
     shared = [file.path for file in files if file.shared]

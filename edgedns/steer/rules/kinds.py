@@ -1,7 +1,7 @@
 """What a value of the rules language can be: each kind reads a node and describes itself as JSON Schema.
 
 `read` gives a Spot (the value and where it stands) or None after adding the Problem, so that one pass finds
-every mistake. The keys themselves are in rules_shape.py.
+every mistake. The keys themselves are in shape.py.
 """
 
 from __future__ import annotations

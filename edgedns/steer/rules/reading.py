@@ -1,8 +1,8 @@
 """Rules files -> RuleSet, or every mistake at once with its place.
 
 Pure: files come as bytes, the moment and the countries as arguments; engine/load.py reads the directory. Reading has
-three steps: each file's tree by the shapes of rules_shape.py, the declarations that all files share, then each zone
-against them (rules_zone.py); rules_review.py looks for what is pointless.
+three steps: each file's tree by the shapes of shape.py, the declarations that all files share, then each zone
+against them (zone.py); review.py looks for what is pointless.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from edgedns.errors import Problem, problem
 from edgedns.model import AllDown, Check, NamedNetwork, Provider, RuleSet, ZoneRules
-from edgedns.steer.rules import review as rules_review
 from edgedns.steer.rules import yamltree
 from edgedns.steer.rules.kinds import Fields, Spot
+from edgedns.steer.rules.review import review
 from edgedns.steer.rules.shape import PROVIDERS, ZONE
 from edgedns.steer.rules.zone import Scope, read_zone
 
@@ -75,7 +75,7 @@ def read(files: Seq[RulesFile], continent: Callable[[str], str], now: float | No
     zone_of.update({file.path: file.stem for file in files if not file.shared and file.path not in zone_of})
     rules = _rule_set(shared.fields if shared else None, providers, networks, zones)
     complete = not any(each.is_error for each in found)
-    found.extend(rules_review.review(rules, now, continent, complete))
+    found.extend(review(rules, now, continent, complete))
     return Reading(rules, found, zone_of)
 
 

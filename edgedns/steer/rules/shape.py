@@ -1,4 +1,4 @@
-"""The keys of the rules language, once: rules.py reads by them, the JSON Schema is printed from them, docs name them."""
+"""The keys of the rules language, once: reading.py reads by them, the JSON Schema is printed from them, docs name them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Arms that begin anew: what was counted of them before their path changed says nothing of what it is like now.
 
 A decayed histogram would go on for half a minute telling of the path that was. So where the detector is sure of a change
-(health.py), what there is of the arm is dropped, in its network's row and, to the same amount, in the levels above; the last
+(`failure`), what there is of the arm is dropped, in its network's row and, to the same amount, in the levels above; the last
 round trips that were seen stand in its place.
 """
 
