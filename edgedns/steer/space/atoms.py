@@ -19,8 +19,7 @@ from edgedns.model import Family, NetworkKey, Prefix
 from edgedns.steer.space import networks, wide
 from edgedns.steer.space.asn import AsnTable
 from edgedns.steer.space.leaves import CANONICAL, WIDTH, Holdings, Leaves, leaves, span
-from edgedns.steer.space.networks import I32, Numbered
-from edgedns.steer.space.ranges import Asns, Countries
+from edgedns.steer.space.networks import Numbered
 from edgedns.steer.space.shape import STRIDES4, STRIDES6
 from edgedns.steer.space.stride import build_index
 from edgedns.steer.space.wide import U64, Wide
@@ -30,7 +29,7 @@ U32 = NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
-class Atoms:
+class Atoms(networks.Columns):
     """Columns by atom, by network, by level, and the index arrays (shape.py tells how to walk them).
 
     Network 0 is unmapped space, 1 to `public_networks` those with public space in them, the next as many their twins (same
@@ -45,17 +44,6 @@ class Atoms:
     start_hi: U64
     start_lo: U64
     family: U8
-    net_asn: Asns
-    net_country: Countries
-    net_family: U8
-    net_block: U32
-    net_asncc: I32
-    net_asn_ix: I32
-    net_cc_ix: I32
-    level_asncc_asn: Asns
-    level_asncc_country: Countries
-    level_asn: Asns
-    level_country: Countries
     public_atoms: int
     public_networks: int
 
@@ -150,16 +138,16 @@ def _assembled(v4: Leaves, v6: Leaves, nets: Numbered, columns: networks.Columns
     atom[order[2 * public_atoms :]] = np.arange(2 * public_atoms, len(order))
     start = wide.joined(v4.start, v6.start).take(order)
     return Atoms(
-        build_index(v4.start, v4.length, atom[:count4], STRIDES4),
-        build_index(v6.start, v6.length, atom[count4:], STRIDES6),
-        network.astype(np.uint32),
-        np.concatenate([v4.length, v6.length])[order],
-        start.hi,
-        start.lo,
-        np.where(order < count4, 4, 6).astype(np.uint8),
-        *columns,
-        public_atoms,
-        nets.public,
+        **vars(columns),
+        index4=build_index(v4.start, v4.length, atom[:count4], STRIDES4),
+        index6=build_index(v6.start, v6.length, atom[count4:], STRIDES6),
+        network=network.astype(np.uint32),
+        length=np.concatenate([v4.length, v6.length])[order],
+        start_hi=start.hi,
+        start_lo=start.lo,
+        family=np.where(order < count4, 4, 6).astype(np.uint8),
+        public_atoms=public_atoms,
+        public_networks=nets.public,
     )
 
 

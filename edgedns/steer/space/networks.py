@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,8 @@ class Numbered(NamedTuple):
     of6: Keys
 
 
-class Columns(NamedTuple):
+@dataclass(frozen=True)
+class Columns:
     """What a network id stands for, and its levels: places in the `level_` columns, -1 where there is none."""
 
     net_asn: Asns
