@@ -193,7 +193,6 @@ class TcpServer:
 
     def _round(self, timeout: float) -> None:
         timeout = 0 if self._behind else timeout
-        self._clock.tick()
         answering = self._answering()
         if answering is None:
             events = self._epoll.poll(timeout, EVENTS_AT_ONCE)
