@@ -359,6 +359,7 @@ class Control:
         facts = (world.ground.name, world.base_name, schedule, until, tuple(world.serials.items()), self.checks.failing)
         if facts == self._published:
             return
+        self._put_again(world)
         extra = {
             "table": self._scheduler.table(force.table),
             "decisions": self._scheduler.evidence("decisions", force.decisions.to_sections()),
@@ -378,10 +379,14 @@ class Control:
             return
         self.log(f"published files are missing or damaged and are written again: {', '.join(sorted(damaged))}")
         self.run.mkdir(parents=True, exist_ok=True)
-        self.publisher.put("base", self.world.compiled.content)
-        if self.world.ground.name in damaged:
-            self.publisher.put("atoms", atoms_file(self.world.ground.atoms), self.world.ground.key)
         self._published = ()
+
+    def _put_again(self, world: World) -> None:
+        """Those files of a world that were swept since it was made, because another root was published first."""
+        if not self.publisher.stands(world.base_name):
+            self.publisher.put("base", world.compiled.content)
+        if not self.publisher.stands(world.ground.name):
+            self.publisher.put("atoms", atoms_file(world.ground.atoms), world.ground.key)
 
     def sweep(self, in_use: set[int]) -> None:
         """Delete published files that no worker can still read; `in_use` are the serials that they serve."""

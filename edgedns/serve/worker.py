@@ -192,8 +192,9 @@ def _run(options: argparse.Namespace, run: Path, status: Status) -> int:
     gc.freeze()  # what is loaded by now stays
     service.start()
     write_status(run, Status(status.pid, status.ticks, status.slot, status.version, status.settings, ready=True))
-    pause = SELDOM if notice.follow(responder.places) else REFRESH
+    notices = notice.Notices(responder.places)
     while True:
+        pause = SELDOM if notices.stand() else REFRESH  # before the look: what is replaced after it is told
         _watch_once(responder, clock, counters, complain)
         if not _goes_on(pause):
             break

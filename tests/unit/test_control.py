@@ -610,6 +610,19 @@ def test_counts_of_workers_are_found_under_the_published_atoms(place: Place) -> 
     assert metrics.read_networks(control.run, key) == []
 
 
+def test_a_world_that_waits_while_another_root_is_published_and_swept_loses_no_file(place: Place) -> None:
+    control = place.control()
+    write_table(place.table, range(50))
+    world = control.worlds.read_table(NOW)
+    give(control, NOW, kind="drain", provider="alder")
+    control.sweep({control.serial})
+    assert world is not None
+    assert not control.publisher.stands(world.base_name)
+    assert control.take_table(world, NOW)
+    assert control.publisher.damaged() == set()
+    assert ask(control) == [BIRCH]
+
+
 # -- orders
 
 
