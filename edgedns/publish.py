@@ -23,6 +23,7 @@ CLOCK_SKEW = 5.0
 EVIDENCE = ("table", "decisions", "health")
 
 Identity = tuple[int, int, int]
+ABSENT: Identity = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Publisher:
         self.node = node
         self.root: dict[str, Any] | None = None
         self._recent: list[set[str]] = []
+        self._waiting: set[str] = set()  # put since the last root: the next one may refer to them
         self._known: dict[str, Identity] = {}
         self._make_directory()
 
@@ -67,12 +69,13 @@ class Publisher:
         """Write one immutable file, if it isn't there as it should be, and give its name."""
         name = name_of(kind, content, key)
         identity = _identity(self.directory / name)
+        self._waiting.add(name)
         self._known[name] = identity if _holds(self.directory / name, content) else self._write(name, content)
         return name
 
     def stands(self, name: str) -> bool:
         """Whether a file that this process put is there as it was written."""
-        return name in self._known and _identity(self.directory / name) == self._known[name]
+        return self._known.get(name, ABSENT) == _identity(self.directory / name) != ABSENT
 
     def publish(self, root: Root) -> int:
         """Swap to a new root and give its serial, one more than the last that can be read."""
@@ -89,7 +92,8 @@ class Publisher:
         }
         identity = self._write(ROOT, json.dumps(content, indent=1).encode())
         files = files_of(content)
-        self._recent = [*self._recent[-KEPT_GENERATIONS:], files]
+        waiting, self._waiting = self._waiting, set()
+        self._recent = [*self._recent[-KEPT_GENERATIONS:], files | waiting]
         self._known = {name: self._known.get(name) or _identity(self.directory / name) for name in files} | {ROOT: identity}
         self.root = content
         return int(content["serial"])
@@ -97,11 +101,11 @@ class Publisher:
     def damaged(self) -> set[str]:
         """Names of files of the published root (itself included) that are gone or were changed since they were written."""
         wanted = {ROOT, *files_of(self.root)} if self.root else set()
-        return {name for name in wanted if _identity(self.directory / name) != self._known.get(name)}
+        return {name for name in wanted if not self.stands(name)}
 
     def sweep(self, mapped: Iterable[str] = ()) -> list[str]:
-        """Delete files that no recent root and no worker refers to; gives their names."""
-        keep = set(mapped).union(*self._recent, files_of(self.root) if self.root else ())
+        """Delete files that no recent root and no worker refers to, and none is going to; gives their names."""
+        keep = set(mapped).union(self._waiting, *self._recent, files_of(self.root) if self.root else ())
         gone = [path for path in self.directory.glob("*-*.bin") if path.name not in keep]
         own = f".{os.getpid()}"  # the others are of a process that died while writing
         gone += [path for path in self.directory.glob(".*.*.*") if not path.name.endswith(own)]
@@ -216,5 +220,5 @@ def _identity(path: Path) -> Identity:
     try:
         status = path.stat()
     except OSError:
-        return 0, 0, 0
+        return ABSENT
     return status.st_ino, status.st_mtime_ns, status.st_size

@@ -614,6 +614,9 @@ def test_a_world_that_waits_while_another_root_is_published_and_swept_loses_no_f
     control = place.control()
     write_table(place.table, range(50))
     world = control.worlds.read_table(NOW)
+    for _ in range(3):
+        give(control, NOW, kind="drain", provider="alder")
+        control.drop_order(control.overrides[0].id, None, NOW)
     give(control, NOW, kind="drain", provider="alder")
     control.sweep({control.serial})
     assert world is not None

@@ -101,6 +101,28 @@ def test_damage_between_writing_and_publishing_is_noticed_too(tmp_path: Path) ->
     assert publisher.damaged() == {root.base}
 
 
+def test_a_file_that_was_never_there_is_damage_too(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path, "n")
+    root = root_of(publisher, b"1")
+    publisher.publish(root)
+    publisher.publish(replace(root, base="base-swept.bin"))
+    assert publisher.damaged() == {"base-swept.bin"}
+
+
+def test_what_waits_for_its_root_is_kept(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path, "n")
+    publisher.publish(root_of(publisher, b"1"))
+    waiting = publisher.put("base", b"takes seconds more")
+    assert publisher.sweep() == []
+    for number in range(2):  # a round, a failover
+        publisher.publish(root_of(publisher, b"%d" % number))
+        assert publisher.sweep() == []
+    assert (tmp_path / waiting).exists()
+    for number in range(10):
+        publisher.publish(root_of(publisher, b"%d" % number))
+    assert waiting in publisher.sweep()
+
+
 def test_the_last_generations_and_what_is_mapped_are_kept(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path, "n")
     roots = [root_of(publisher, b"%d" % i) for i in range(10)]
