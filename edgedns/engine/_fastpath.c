@@ -23,7 +23,7 @@
 #include <string.h>
 
 /* Of the sections and signatures; native.py takes no module of another. To be raised when either changes. */
-enum { FORM = 6 };
+enum { FORM = 7 };
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the published files are little-endian; plain Python answers here"
@@ -187,7 +187,7 @@ static PyObject *limiter_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     for (int i = 0; i < LIMITER_PARTS; i++, self->holds++)
         if (!hold(part[i], &self->held[i], names[i], widths[i], i < 2, tables[i]))
             goto bad;
-    if (!power_of_two(l->due.count) || l->over.count != l->due.count || l->exempt.count % EXEMPT) {
+    if (!power_of_two(l->due.count) || l->over.count != l->due.count || l->exempt.count % PREFIX) {
         PyErr_SetString(PyExc_ValueError, "a limiter's parts are of one size, a power of two");
         goto bad;
     }

@@ -102,14 +102,17 @@ static bool by_type(query *q)
 {
     if (q->type < T_NXNAME || q->type > T_MAILA)
         return false;
-    if (q->type == T_AXFR || q->type == T_IXFR)
+    if (q->type == T_AXFR || q->type == T_IXFR) {
         q->said = refusal(q->w, REFUSED, PROHIBITED);
-    else if (q->type == T_NXNAME)
+        if (lies_in(q->client, &q->w->secondary)) /* engine/transfer.py may have more to say */
+            q->state = UNKNOWN;
+    } else if (q->type == T_NXNAME) {
         q->said = refusal(q->w, FORMERR, INVALID_QUERY_TYPE);
-    else if (q->type == T_MAILA || q->type == T_MAILB)
+    } else if (q->type == T_MAILA || q->type == T_MAILB) {
         q->said = refusal(q->w, NOTIMP, NOT_SUPPORTED);
-    else
+    } else {
         return false;
+    }
     return true;
 }
 

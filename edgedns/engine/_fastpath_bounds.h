@@ -130,7 +130,7 @@ typedef struct {
     table index4, index6, network;
     table hash, node, outcome, tail, pointer, cut, blob, cells, record, slot;
     table column, ranking_of, ranking, split;
-    table apex_hash, zone, policy, rule, type_place, number;
+    table apex_hash, zone, policy, rule, type_place, secondary, number;
     table nsid, node_text, version_text, cookies;
     table counters, networks, ring, dice;
     numbers n;
@@ -146,8 +146,8 @@ static const struct section {
     SECTION(index4, 4), SECTION(index6, 4), SECTION(network, 4), SECTION(hash, 4), SECTION(node, 4), SECTION(outcome, 4),
     SECTION(tail, 4), SECTION(pointer, 2), SECTION(cut, 2), SECTION(blob, 1), SECTION(cells, 4), SECTION(record, 4),
     SECTION(slot, 4), SECTION(column, 4), SECTION(ranking_of, 2), SECTION(ranking, 2), SECTION(split, 1),
-    SECTION(apex_hash, 4), SECTION(zone, 4), SECTION(policy, 4), SECTION(rule, 4), SECTION(type_place, 1), SECTION(number, 8),
-    SECTION(nsid, 1), SECTION(node_text, 1), SECTION(version_text, 1), SECTION(cookies, 1),
+    SECTION(apex_hash, 4), SECTION(zone, 4), SECTION(policy, 4), SECTION(rule, 4), SECTION(type_place, 1), SECTION(secondary, 1),
+    SECTION(number, 8), SECTION(nsid, 1), SECTION(node_text, 1), SECTION(version_text, 1), SECTION(cookies, 1),
     {"counters", offsetof(world, counters), 8, true}, {"networks", offsetof(world, networks), 4, true},
     {"ring", offsetof(world, ring), 8, true}, {"dice", offsetof(world, dice), 8, true},
 #undef SECTION
@@ -244,3 +244,19 @@ static void prefetch(const table *from, size_t at, size_t width)
 }
 
 static span whole(const table *from) { return (span){from->at, from->count}; }
+
+enum { PREFIX = 18 }; /* octets of a row: family, length, address */
+
+static bool lies_in(span client, const table *prefixes)
+{
+    const uint8_t *row = prefixes->at;
+    for (size_t i = 0; i + PREFIX <= prefixes->count; i += PREFIX) {
+        unsigned length = row[i + 1], octets = length / 8;
+        const uint8_t *address = row + i + 2;
+        if (row[i] != (client.size == 4 ? 4 : 6) || length > client.size * 8 || memcmp(address, client.at, octets))
+            continue;
+        if (!(length & 7) || !((address[octets] ^ client.at[octets]) >> (8 - (length & 7))))
+            return true;
+    }
+    return false;
+}

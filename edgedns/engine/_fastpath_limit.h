@@ -1,7 +1,6 @@
 /* Response rate limiting: limit.py's twin. */
 
 enum { SEND, SLIP, DROP };
-enum { EXEMPT = 18 }; /* octets of a row: family, length, address */
 
 /* The terms and one table of places. `due` are doubles. */
 typedef struct {
@@ -9,20 +8,6 @@ typedef struct {
     uint32_t rate, surplus, slip;
     bool dry_run;
 } limiter;
-
-static bool is_exempt(const limiter *l, span client)
-{
-    const uint8_t *row = l->exempt.at;
-    for (size_t i = 0; i + EXEMPT <= l->exempt.count; i += EXEMPT) {
-        unsigned length = row[i + 1], octets = length / 8;
-        const uint8_t *address = row + i + 2;
-        if (row[i] != (client.size == 4 ? 4 : 6) || length > client.size * 8 || memcmp(address, client.at, octets))
-            continue;
-        if (!(length & 7) || !((address[octets] ^ client.at[octets]) >> (8 - (length & 7))))
-            return true;
-    }
-    return false;
-}
 
 /* Whether the query's server cookie was good: the reply gives it back as it came, last of its options. */
 static bool has_valid_cookie(span packet, span reply)
@@ -93,7 +78,7 @@ static int limit(const limiter *l, span packet, span reply, span client, double 
         uint32_t more = spend(l, outcome_place(reply, prefix), 1.0 / l->rate, now);
         over = more ? more : over;
     }
-    if (!over || is_exempt(l, client))
+    if (!over || lies_in(client, &l->exempt))
         return SEND;
     return l->slip && over % l->slip == 0 ? SLIP : DROP;
 }

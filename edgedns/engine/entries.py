@@ -269,11 +269,12 @@ def _refusal(rcode: int, error: int | None) -> Piece:
 REFUSED = _refusal(types.REFUSED, edns.NOT_AUTHORITATIVE)
 NOT_IMPLEMENTED = _refusal(types.NOTIMP, edns.NOT_SUPPORTED)
 FAILED = _refusal(types.SERVFAIL, None)
+NO_TRANSFER = _refusal(types.REFUSED, edns.PROHIBITED)
 BY_TYPE = {
     types.NXNAME: _refusal(types.FORMERR, edns.INVALID_QUERY_TYPE),
     types.MAILA: NOT_IMPLEMENTED,
     types.MAILB: NOT_IMPLEMENTED,
-    **dict.fromkeys(TRANSFERS, _refusal(types.REFUSED, edns.PROHIBITED)),
+    **dict.fromkeys(TRANSFERS, NO_TRANSFER),
 }
 
 

@@ -14,7 +14,7 @@ from edgedns.dns.edns import COOKIE, GROWTH, KEEPALIVE, NSID, OVERHEAD
 from edgedns.engine import lookup
 from edgedns.engine.answer import EDNS_MINIMUM, TCP_IDLE, TCP_LIMIT, UDP_PAYLOAD, UDP_PLAIN, Secrets
 from edgedns.engine.asked import HEADER, LOOK_UP, Asked, Options, name_end, read
-from edgedns.engine.entries import NOT_IMPLEMENTED, QR, WITH_OPT, Entry, Piece, entry_beside, entry_of, make_entry
+from edgedns.engine.entries import NO_TRANSFER, NOT_IMPLEMENTED, QR, WITH_OPT, Entry, Piece, entry_beside, entry_of, make_entry
 from edgedns.engine.forms import KNOWN_BY, MOST, OPT_HEAD, OPT_SIZE, OPTION_HEAD, SCOPES, Form, form_of
 from edgedns.engine.seen import NOT_STEERED, Ring, Seen, drawn, due, note
 from edgedns.engine.snapshot import UNIT_BITS, Snapshot, View
@@ -124,7 +124,7 @@ def _look_up(view: View, packet: bytes, end: int) -> Known | None:
         entry = entry_beside(view, name, type_class)
     if entry is None and name_end(packet) + 4 == end:
         entry = make_entry(view, name, type_class)
-    if entry is None or (entry.static.error and form.head):
+    if entry is None or (entry.static.error and form.head) or entry.static is NO_TRANSFER:
         return None
     # RFC 7871 section 7.2.1: with a client subnet only the first link of a chain to a steered name is given.
     known = len(packet), (entry.first_link or entry) if form.subnet else entry, form
@@ -147,7 +147,7 @@ def _unusual(view: View, packet: bytes, asker: Asker, tally: Tally) -> bytes | N
     end = asked.end
     name, type_class = packet[12 : end - 4].lower(), packet[end - 4 : end]
     entry = entry_of(view, name, type_class)
-    if entry is None:
+    if entry is None or (entry.static is NO_TRANSFER and lookup.lies_in(asker[0], view.base.secondaries)):
         return None
     form = form_of(packet, asked)
     if form is not None:

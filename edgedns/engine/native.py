@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from edgedns import __version__
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgedns.engine._fastpath import Limiter, Native
 
-FORM = 6  # of the sections and signatures that this module and the C code agree on
+FORM = 7  # of the sections and signatures that this module and the C code agree on
 try:
     from edgedns.engine import _fastpath
 except ImportError:  # there was no compiler: plain Python answers
@@ -103,7 +103,9 @@ def _flat(base: Base) -> dict[str, Buffer]:
     places = bytearray([OTHER]) * (max(TYPE_PLACE) + 1)
     for rtype, place in TYPE_PLACE.items():
         places[rtype] = place
-    return {"zone": zones, "rule": rules, "apex_hash": _apex_hash(base), "type_place": bytes(places)}
+    made: dict[str, Buffer] = {"zone": zones, "rule": rules, "apex_hash": _apex_hash(base), "type_place": bytes(places)}
+    made["secondary"] = _rows(base.secondaries)
+    return made
 
 
 def _apex_hash(base: Base) -> array[int]:
@@ -136,8 +138,12 @@ def streams(epoll: int, patience: float, clients: bytearray, native: Native, now
 
 def limiter_of(terms: limit.Terms, state: limit.State) -> Limiter:
     """The native form of limit.limit for these terms, counting in the same state."""
-    exempt = b"".join(
-        bytes((network.version, network.prefixlen)) + network.network_address.packed.ljust(ADDRESS, b"\0")
-        for network in terms.exempt
-    )
+    exempt = _rows((network.network_address.packed, network.prefixlen) for network in terms.exempt)
     return _fastpath.Limiter(terms.rate, terms.surplus, terms.slip, terms.dry_run, state.due, state.over, exempt)
+
+
+def _rows(prefixes: Iterable[tuple[bytes, int]]) -> bytes:
+    """Prefixes, as (packed address, length), in rows of 18 octets: family, length, address."""
+    return b"".join(
+        bytes((4 if len(address) == 4 else 6, length)) + address.ljust(ADDRESS, b"\0") for address, length in prefixes
+    )

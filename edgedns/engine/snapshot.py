@@ -167,6 +167,8 @@ class Base:
         # Nodes that only lead to the reference path: who may not ask there is to see a zone without them.
         only = (zone.number for zone, z in zip(self.zones, self.meta["zones"], strict=True) if z.get("explain_only"))
         self.leading = {(number, EXPLAIN + self.zones[number].apex) for number in only}
+        # Who may have some zone: what they ask for of it is the reference path's.
+        self.secondaries = tuple(dict.fromkeys(prefix for zone in self.zones for prefix in zone.transfer))
         self.apexes = {zone.apex: zone for zone in self.zones}
         self.apex_depth = max((label_count(apex) for apex in self.apexes), default=0)
         requests, responses = self.meta["elsewhere"]

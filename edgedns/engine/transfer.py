@@ -1,5 +1,7 @@
 """A whole zone in the messages of a transfer: AXFR (RFC 5936), and IXFR, which is answered with all of it (RFC 1995).
 
+Over UDP there is IXFR alone, in one message.
+
 Steered names go with the addresses of their nominal ranking. What a secondary serves is therefore the zone as it is for those
 networks that nobody measured and no rule names: the records are all there, the steering is not.
 """
@@ -7,12 +9,12 @@ networks that nobody measured and no rule names: the records are all there, the 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct
 
 from edgedns.dns import edns, types
 from edgedns.dns.message import HEADER, Query, parse
-from edgedns.engine.answer import TRANSFERS, Secrets, reply_options, steer
+from edgedns.engine.answer import TRANSFERS, Secrets, reply_limit, reply_options, steer
 from edgedns.engine.lookup import lies_in
 from edgedns.engine.snapshot import NODE, NONE, Snapshot, View, Zone
 from edgedns.engine.tally import Tally, request_cell
@@ -21,7 +23,7 @@ from edgedns.engine.tally import Tally, request_cell
 ROOM = 16_000
 NOBODY = bytes(4)  # 0.0.0.0 lies in no network: its ranking is the nominal one
 SERIAL = 20  # octets from a SOA record's serial to its end
-QR_AA, RD = 0x84, 0x01
+QR_AA, RD, TC = 0x84, 0x01, 0x02
 
 _FIXED = Struct("!HHIH")
 _HEADER = Struct("!HBBHHHH")
@@ -31,27 +33,75 @@ def begin(
     snapshot: Snapshot, packet: bytes, client: bytes, now: float, secrets: Secrets, tally: Tally
 ) -> Iterator[bytes] | None:
     """The messages that answer a query over TCP for a transfer; None where it asks for none, or `client` may have none."""
+    found = _permitted(snapshot, packet, client, now)
+    if found is None:
+        return None
+    query, view, zone = found
+    opt = _counted(query, view, zone, client, now, secrets, tally, "tcp")
+    if _is_current(packet, query, soa := next(_records(view, zone))):
+        return iter([_message(query, query.question, [soa], opt)])
+    return _messages(query, _records(view, zone), opt)
+
+
+def datagram(
+    snapshot: Snapshot, packet: bytes, client: bytes, now: float, secrets: Secrets, tally: Tally
+) -> bytes | None:
+    """The reply to an IXFR query over UDP: all of the zone, or its SOA; None where it is none, or `client` may have none.
+
+    RFC 1995 section 2: "If the UDP reply does not fit, the query is responded to with a single SOA record of the server's
+    current version to inform the client that a TCP query should be initiated."
+    """
+    found = _permitted(snapshot, packet, client, now)
+    if found is None or found[0].qtype != types.IXFR:
+        return None
+    query, view, zone = found
+    opt = _counted(query, view, zone, client, now, secrets, tally, "udp")
+    room = reply_limit(query, "udp") - HEADER - len(query.question) - len(opt)
+    soa = next(_records(view, zone))
+    whole = [] if _is_current(packet, query, soa) else _fitting(_records(view, zone), room)
+    records = whole or _fitting([soa], room)
+    return _message(query, query.question, records, opt, 0 if records else TC)
+
+
+def _permitted(snapshot: Snapshot, packet: bytes, client: bytes, now: float) -> tuple[Query, View, Zone] | None:
+    """A query for a transfer that `client` may have, and of what."""
     query = parse(packet)
     if not isinstance(query, Query) or query.qtype not in TRANSFERS or query.qclass != types.IN:
         return None
     view = snapshot.at(now)
     zone = view.base.apexes.get(query.folded)
-    if zone is None or not lies_in(client, zone.transfer):
-        return None
-    tally.cells[zone.requests + request_cell("tcp", client, query.qtype)] += 1
+    return (query, view, zone) if zone is not None and lies_in(client, zone.transfer) else None
+
+
+def _counted(
+    query: Query, view: View, zone: Zone, client: bytes, now: float, secrets: Secrets, tally: Tally, transport: str
+) -> bytes:
+    """The OPT record of the answer, which is counted."""
+    tally.cells[zone.requests + request_cell(transport, client, query.qtype)] += 1
     tally.cells[zone.responses + types.NOERROR] += 1
-    opt = b""
-    if query.edns is not None:
-        opt = edns.encode(query.edns.do, 0, reply_options(view, query, None, None, client, now, secrets, "tcp"))
-    records = _records(view, zone)
-    if query.qtype == types.IXFR and _is_current(packet, query, next(_records(view, zone))):
-        # RFC 1995 section 2: such a query "is replied to with a single SOA record of the server's current version".
-        records = iter([next(records)])
-    return _messages(query, records, opt)
+    if query.edns is None:
+        return b""
+    return edns.encode(query.edns.do, 0, reply_options(view, query, None, None, client, now, secrets, transport))
+
+
+def _fitting(records: Iterable[bytes], room: int) -> list[bytes]:
+    """All of these, or none where they need more room."""
+    found: list[bytes] = []
+    for record in records:
+        room -= len(record)
+        if room < 0:
+            return []
+        found.append(record)
+    return found
 
 
 def _is_current(packet: bytes, query: Query, soa: bytes) -> bool:
-    """Whether the SOA that an IXFR query shows has our serial, or a newer one (RFC 1982)."""
+    """Whether the SOA that an IXFR query shows has our serial, or a newer one (RFC 1982).
+
+    RFC 1995 section 2: such a query "is replied to with a single SOA record of the server's current version".
+    """
+    if query.qtype != types.IXFR:
+        return False
     theirs, ours = _serial_of(packet, HEADER + len(query.question)), int.from_bytes(soa[-SERIAL:][:4], "big")
     return theirs is not None and (theirs - ours) & 0xFFFFFFFF < 1 << 31
 
@@ -128,7 +178,7 @@ def _messages(query: Query, records: Iterator[bytes], opt: bytes) -> Iterator[by
     yield _message(query, question, held, opt)
 
 
-def _message(query: Query, question: bytes, records: list[bytes], opt: bytes) -> bytes:
-    flags = QR_AA | (RD if query.rd else 0)
+def _message(query: Query, question: bytes, records: list[bytes], opt: bytes, flags: int = 0) -> bytes:
+    flags |= QR_AA | (RD if query.rd else 0)
     header = _HEADER.pack(query.id, flags, 0, bool(question), len(records), 0, bool(opt))
     return b"".join((header, question, *records, opt))

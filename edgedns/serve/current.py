@@ -126,6 +126,10 @@ class Current:
             reply = self._fast(snapshot, packet, client, transport, now, self._secrets, tally)
             if reply is not None:
                 return reply or None
+        if IXFR in packet and transport == "udp":
+            told = transfer.datagram(snapshot, packet, client, now, self._secrets, tally)
+            if told is not None:
+                return told
         return answer.respond(snapshot, packet, client, transport, now, self._secrets, tally)
 
     def replies(self, received: Sequence[tuple[bytes, bytes]], now: float) -> list[bytes | None]:

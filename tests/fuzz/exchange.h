@@ -35,7 +35,7 @@ static long answer(const question *asked, uint8_t *octets)
 static limiter *make_limiter(void)
 {
     static limiter made;
-    static const uint8_t exempt[2 * EXEMPT] = {4, 31, 198, 51, 100, 6, [EXEMPT] = 6, 33, 0x20, 0x01, 0x0d, 0xb8, 0x80};
+    static const uint8_t exempt[2 * PREFIX] = {4, 31, 198, 51, 100, 6, [PREFIX] = 6, 33, 0x20, 0x01, 0x0d, 0xb8, 0x80};
     if (!made.rate) {
         made.due = (table){must(calloc(PLACES_OF_LIMITER, 8)), PLACES_OF_LIMITER};
         made.over = (table){must(calloc(PLACES_OF_LIMITER, 4)), PLACES_OF_LIMITER};

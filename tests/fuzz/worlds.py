@@ -28,8 +28,8 @@ NAME, LIE = struct.Struct("<24sQ"), struct.Struct("<BBIIB")
 # As in _fastpath.c
 SECTIONS = (
     *("index4", "index6", "network", "hash", "node", "outcome", "tail", "pointer", "cut", "blob", "cells", "record", "slot"),
-    *("column", "ranking_of", "ranking", "split", "apex_hash", "zone", "policy", "rule", "type_place", "number", "nsid"),
-    *("node_text", "version_text", "cookies", "counters", "networks", "ring", "dice"),
+    *("column", "ranking_of", "ranking", "split", "apex_hash", "zone", "policy", "rule", "type_place", "secondary", "number"),
+    *("nsid", "node_text", "version_text", "cookies", "counters", "networks", "ring", "dice"),
 )
 ONE, COLUMN, CUT = 0x00, 0x40, 0x80  # a lie is one number, or a column of them by rows, or the section is cut there
 # Which columns lead where: section, numbers a row, column, section it leads to, numbers a row there

@@ -32,6 +32,7 @@ LIMITS = (
     "2,slip=3,exempt=192.0.2.0/25,exempt=2001:db8::/33,exempt=198.51.100.7/32",
 )
 COUNT = 3000
+SECONDARY, STRANGER = bytes((127, 0, 0, 1)), bytes((127, 0, 0, 2))  # as rules/ has it
 
 PROVIDERS = """\
 version: 1
@@ -191,6 +192,17 @@ class TestTwin:
                     cut += bool(reply and rtype == 15 and not reply[2] & 2 and reply[7] > 1 and reply[11] < 20)
         assert truncated > 50
         assert cut > 10
+        seam.assert_counted_alike()
+
+    def test_transfers_are_the_reference_path_s_to_who_may_have_one(self, twin: Reply, example: Example) -> None:
+        """And to nobody else, whatever was remembered of the same question before."""
+        seam = Seam(twin, example.steered, example.tally(), example.tally())
+        head, opt = b"\0\7\0\0\0\1\0\0\0\0\0", b"\0\0\x29\x04\xd0" + bytes(6)
+        for name in (b"\3cdn\7example\3net\0", b"\3www\3cdn\7example\3net\0"):
+            for question in (name + b"\0\xfb\0\1", name + b"\0\xfc\0\1"):
+                for packet in (head + b"\0" + question, head + b"\1" + question + opt):
+                    for client in (STRANGER, SECONDARY, STRANGER, SECONDARY, STRANGER):
+                        assert (seam.ask(packet, client, "udp") is None) == (client == SECONDARY)
         seam.assert_counted_alike()
 
 
