@@ -334,7 +334,7 @@ static void apply(const world *w, const uint32_t *marks, size_t size)
 /* Read a packet, up to where memory has to be waited for. */
 static void begin(query *q, const world *w, span packet, span client, bool tcp, double now)
 {
-    memset(q, 0, offsetof(query, label));
+    memset(&q->said, 0, offsetof(query, labels) - offsetof(query, said));
     q->w = w, q->packet = packet, q->client = client, q->tcp = tcp, q->now = now;
     q->state = client.size == 4 || client.size == 16 ? SETTLED : UNKNOWN;
     if (packet.size < HEADER || packet.at[2] & QR)

@@ -178,14 +178,16 @@ typedef struct {
 /* How far a packet is: not answered at all; for Python; all is known; its name is looked for; that was found; it is steered. */
 enum { SILENT_ONE, UNKNOWN, SETTLED, LOOKING, FOUND, STEERED };
 
-/* What is read of a packet and of whom, and what is known of the answer. `subnet` is the option's content, empty without one. */
+/* What is read of a packet and of whom, and what is known of the answer. `subnet` is the option's content, empty without one.
+ * From `said` to `name_size` all begins as zero; what stands behind that is set before it is read, and `name` last. */
 typedef struct {
     const world *w;
     span packet, client;
     double now;
     int state;
+    bool tcp;
     plan said;
-    bool tcp, broken; /* broken: a section is not of the form that it should have; hand back */
+    bool broken; /* a section is not of the form that it should have; hand back */
     bool edns, dnssec_ok, nsid, keepalive;
     unsigned payload, version, type, klass;
     span subnet, cookie;

@@ -7,6 +7,8 @@
 #include <sys/time.h>
 #include <time.h>
 
+#include "_fastpath_memo.h"
+
 enum {
     BATCH = 64,
     GROUP = 16,                         /* messages that wait for memory together */
@@ -22,6 +24,13 @@ enum {
 enum {
     RECEIVED, REPLIED, SILENT, RAISED, UNSENT, TCP_RECEIVED, TCP_REPLIED, TCP_SILENT, TRUNCATED = 10, RATE_DROPPED = 14, RATE_SLIPPED, HANDED_BACK, SHED, FIXED,
 };
+
+/* A message that is answered stage by stage: its number, where its reply is to be kept (or NULL), whether it is in the sample. */
+typedef struct {
+    int message;
+    bool noted;
+    kept *place;
+} open_one;
 
 typedef struct {
     int fd;
@@ -43,6 +52,8 @@ typedef struct {
     int patience;     /* ms */
     int handed[HANDED_MAX], handed_count;
     query asked[GROUP];
+    open_one open[GROUP];
+    memo memo;
     uint32_t marks[MARKS];
     size_t marked;
     uint64_t dice[DICE]; /* its own, from the Native's: no two loops count the same down */
@@ -172,40 +183,69 @@ static void hand_over(loop *l, int i)
     }
 }
 
-static void answer_one(loop *l, int i, query *q)
+/* Limit and send the reply to message `i` that lies at the end of `replies`. */
+static void give(loop *l, int i, size_t size)
 {
     uint8_t *octets = l->replies + l->filled;
-    sink out = {octets, 0, REPLY_ROOM, false};
-    long size = finish(q, &out, l->marks, &l->marked);
-    if (size == HAND_BACK) {
-        hand_over(l, i);
-        return;
-    }
-    if (size != SILENCE) {
-        if (q->w->ring.count && is_due(l->dice))
-            note(q);
-        size = (long)limited(l, i, octets, (size_t)size);
-    }
+    size = limited(l, i, octets, size);
     if (size)
-        make_ready(l, i, octets, (size_t)size);
+        make_ready(l, i, octets, size);
     else
         l->fixed[SILENT]++;
 }
 
-/* Answer messages first..last-1: at most GROUP of them, stage by stage. */
+static void answer_one(loop *l, const open_one *one, query *q)
+{
+    sink out = {l->replies + l->filled, 0, REPLY_ROOM, false};
+    size_t marked = l->marked;
+    long size = finish(q, &out, l->marks, &l->marked);
+    if (size == HAND_BACK) {
+        hand_over(l, one->message);
+        return;
+    }
+    if (size == SILENCE) {
+        l->fixed[SILENT]++;
+        return;
+    }
+    if (one->place && !q->cookie.size)
+        keep(&l->memo, one->place, q->packet, q->client, (span){out.at, out.size}, l->marks + marked, l->marked - marked);
+    if (one->noted || (q->w->ring.count && is_due(l->dice)))
+        note(q);
+    give(l, one->message, (size_t)size);
+}
+
+/* Give a reply again. */
+static void give_again(loop *l, int i, const kept *k, span packet)
+{
+    sink out = {l->replies + l->filled, 0, REPLY_ROOM, false};
+    put_kept(k, packet, &out);
+    memcpy(l->marks + l->marked, k->marks, k->marked * sizeof *k->marks);
+    l->marked += k->marked;
+    give(l, i, out.size);
+}
+
+/* Answer messages first..last-1: at most GROUP of them, at once those whose replies are kept, the others stage by stage. */
 static void answer_group(loop *l, int first, int last)
 {
+    int open = 0;
     for (int i = first; i < last && l->native; i++) {
-        span packet = {l->in_part[i].iov_base, l->in[i].msg_len};
-        begin(&l->asked[i - first], &l->native->w, packet, client_of(l, i), false, l->now);
+        const world *w = &l->native->w;
+        span packet = {l->in_part[i].iov_base, l->in[i].msg_len}, client = client_of(l, i);
+        kept *place = place_of(&l->memo, packet, client);
+        bool known = place && is_kept(&l->memo, place, packet, client);
+        bool noted = known && w->ring.count && is_due(l->dice); /* what the sample is to know is not kept */
+        if (known && !noted) {
+            give_again(l, i, place, packet);
+            continue;
+        }
+        begin(&l->asked[open], w, packet, client, false, l->now);
+        l->open[open++] = (open_one){i, noted, place};
     }
-    if (l->native)
-        advance(l->asked, last - first);
-    for (int i = first; i < last; i++)
-        if (l->native)
-            answer_one(l, i, &l->asked[i - first]);
-        else
-            hand_over(l, i);
+    advance(l->asked, open);
+    for (int k = 0; k < open; k++)
+        answer_one(l, &l->open[k], &l->asked[k]);
+    for (int i = first; i < last && !l->native; i++)
+        hand_over(l, i);
 }
 
 static void answer_batch(loop *l)
@@ -297,6 +337,7 @@ static bool look(loop *l, PyObject *look_at, PyTypeObject *native_type)
         PyObject *before = (PyObject *)l->native;
         l->native = native == Py_None ? NULL : (Native *)native;
         Py_XINCREF((PyObject *)l->native);
+        l->memo.epoch += (PyObject *)l->native != before; /* both are alive: no two Natives at one address */
         Py_XDECREF(before);
         l->look_at = milliseconds() + LOOK_EVERY;
         if (l->native && l->native->w.ring.count && !l->dice[2]) {
