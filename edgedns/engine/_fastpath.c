@@ -23,7 +23,7 @@
 #include <string.h>
 
 /* Of the sections and signatures; native.py takes no module of another. To be raised when either changes. */
-enum { FORM = 7 };
+enum { FORM = 8 };
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the published files are little-endian; plain Python answers here"
@@ -202,22 +202,23 @@ static void limiter_dealloc(PyObject *self) { release(self, ((Limiter *)self)->h
 
 static PyObject *limiter_limit(PyObject *self, PyObject *args)
 {
-    Py_buffer packet, reply, client;
+    Py_buffer packet, reply, client, secrets;
     double now;
-    if (!PyArg_ParseTuple(args, "y*y*y*d", &packet, &reply, &client, &now))
+    if (!PyArg_ParseTuple(args, "y*y*y*dy*", &packet, &reply, &client, &now, &secrets))
         return NULL;
     span asked = {packet.buf, (size_t)packet.len}, said = {reply.buf, (size_t)reply.len};
-    span from = {client.buf, (size_t)client.len};
+    span from = {client.buf, (size_t)client.len}, keys = {secrets.buf, (size_t)secrets.len};
     bool good = from.size == 4 || from.size == 16;
-    int verdict = good ? limit(&((Limiter *)self)->l, asked, said, from, now) : SEND;
+    int verdict = good ? limit(&((Limiter *)self)->l, asked, said, from, keys, now) : SEND;
     PyBuffer_Release(&packet);
     PyBuffer_Release(&reply);
     PyBuffer_Release(&client);
+    PyBuffer_Release(&secrets);
     return PyLong_FromLong(verdict);
 }
 
 static PyMethodDef limiter_methods[] = {
-    {"limit", limiter_limit, METH_VARARGS, "limit(packet, reply, client, now): as limit.limit"},
+    {"limit", limiter_limit, METH_VARARGS, "limit(packet, reply, client, now, secrets): as limit.limit"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -17,8 +17,8 @@ class Limiter:
     def __init__(
         self, rate: int, surplus: int, slip: int, dry_run: bool, due: Buffer, over: Buffer, exempt: Buffer, /
     ) -> None: ...
-    def limit(self, packet: Buffer, reply: Buffer, client: Buffer, now: float, /) -> int:
-        """As limit.limit: a limit.Verdict."""
+    def limit(self, packet: Buffer, reply: Buffer, client: Buffer, now: float, secrets: Buffer, /) -> int:
+        """As limit.limit: a limit.Verdict. `secrets` one behind the other."""
 
 def serve(
     fd: int,

@@ -71,32 +71,34 @@ static uint64_t siphash(span message, const uint8_t *key)
 enum { BAD, VALID, FRESH, CLIENT_COOKIE = 8, FULL_COOKIE = 24 };
 
 /* The hash over the first 16 octets of a cookie and the client's address. */
-static uint64_t cookie_hash(const query *q, const uint8_t *first16, const uint8_t *secret)
+static uint64_t cookie_hash(const uint8_t *first16, span client, const uint8_t *secret)
 {
     uint8_t message[32];
-    size_t address = q->client.size == 4 ? 4 : 16;
+    size_t address = client.size == 4 ? 4 : 16;
     memcpy(message, first16, 16);
-    memcpy(message + 16, q->client.at, address);
+    memcpy(message + 16, client.at, address);
     return siphash((span){message, 16 + address}, secret);
 }
 
-static int cookie_worth(const query *q)
+static int worth(span cookie, span client, span secrets, double now)
 {
-    if (q->cookie.size != FULL_COOKIE || q->cookie.at[8] != 1)
+    if (cookie.size != FULL_COOKIE || cookie.at[8] != 1)
         return BAD;
-    const uint8_t *given = q->cookie.at;
+    const uint8_t *given = cookie.at;
     uint32_t stamp = (uint32_t)given[12] << 24 | (uint32_t)given[13] << 16 | (uint32_t)given[14] << 8 | given[15];
-    int32_t age = (int32_t)((uint32_t)(int64_t)q->now - stamp);
+    int32_t age = (int32_t)((uint32_t)(int64_t)now - stamp);
     if (age < -300 || age > 3600)
         return BAD;
-    for (size_t at = 0; at + COOKIE_SECRET <= q->w->cookies.count; at += COOKIE_SECRET) {
-        uint64_t wanted = cookie_hash(q, given, (const uint8_t *)q->w->cookies.at + at), got;
+    for (size_t at = 0; at + COOKIE_SECRET <= secrets.size; at += COOKIE_SECRET) {
+        uint64_t wanted = cookie_hash(given, client, secrets.at + at), got;
         memcpy(&got, given + 16, 8);
         if (wanted == got)
             return at == 0 && age <= 1800 ? FRESH : VALID;
     }
     return BAD;
 }
+
+static int cookie_worth(const query *q) { return worth(q->cookie, q->client, whole(&q->w->cookies), q->now); }
 
 /* The content of the reply's COOKIE option: the query's own while it is fresh, else a new one. */
 static void put_cookie(const query *q, sink *out)
@@ -112,7 +114,7 @@ static void put_cookie(const query *q, sink *out)
     memcpy(made, q->cookie.at, CLIENT_COOKIE);
     made[8] = 1;
     made[12] = (uint8_t)(now >> 24), made[13] = (uint8_t)(now >> 16), made[14] = (uint8_t)(now >> 8), made[15] = (uint8_t)now;
-    uint64_t hash = cookie_hash(q, made, q->w->cookies.at);
+    uint64_t hash = cookie_hash(made, q->client, q->w->cookies.at);
     memcpy(made + 16, &hash, 8);
     put(out, (span){made, sizeof made});
 }

@@ -9,15 +9,20 @@ typedef struct {
     bool dry_run;
 } limiter;
 
-/* Whether the query's server cookie was good: the reply gives it back as it came, last of its options. */
-static bool has_valid_cookie(span packet, span reply)
+/* Whether the query's server cookie was good: the reply gives it, or a new one for it, last of its options. */
+static bool has_valid_cookie(span packet, span reply, span client, span secrets, double now)
 {
-    static const uint8_t option[4] = {0, COOKIE, 0, FULL_COOKIE};
-    if (reply.size < 28 || memcmp(reply.at + reply.size - 28, option, 4) || !(reply.at[10] | reply.at[11]))
+    enum { HEAD = 4, KNOWN = HEAD + CLIENT_COOKIE, OPTION = HEAD + FULL_COOKIE };
+    static const uint8_t head[HEAD] = {0, COOKIE, 0, FULL_COOKIE};
+    if (reply.size < OPTION || !(reply.at[10] | reply.at[11]))
         return false;
-    for (size_t at = 1; at + FULL_COOKIE <= packet.size; at++)
-        if (!memcmp(packet.at + at, reply.at + reply.size - FULL_COOKIE, FULL_COOKIE))
-            return true;
+    const uint8_t *made = reply.at + reply.size - OPTION;
+    if (memcmp(made, head, HEAD))
+        return false;
+    for (size_t at = 1; at + OPTION <= packet.size; at++)
+        if (!memcmp(packet.at + at, made, KNOWN))
+            return !memcmp(packet.at + at, made, OPTION) ||
+                   worth((span){packet.at + at + HEAD, FULL_COOKIE}, client, secrets, now) != BAD;
     return false;
 }
 
@@ -66,10 +71,10 @@ static uint32_t spend(const limiter *l, uint32_t place, double cost, double now)
     return *over;
 }
 
-static int limit(const limiter *l, span packet, span reply, span client, double now)
+static int limit(const limiter *l, span packet, span reply, span client, span secrets, double now)
 {
     int64_t surplus = l->surplus ? 2 * (int64_t)reply.size - 3 * (int64_t)packet.size : 0;
-    if ((surplus <= 0 && !l->rate) || reply.size < HEADER || has_valid_cookie(packet, reply))
+    if ((surplus <= 0 && !l->rate) || reply.size < HEADER || has_valid_cookie(packet, reply, client, secrets, now))
         return SEND;
     uint32_t prefix = crc32((span){client.at, client.size == 4 ? 3 : 7}, 0), over = 0;
     if (surplus > 0)

@@ -128,7 +128,8 @@ static size_t limited(loop *l, int i, uint8_t *reply, size_t size)
     if (!l->limiter)
         return size;
     span packet = {l->in_part[i].iov_base, l->in[i].msg_len};
-    int verdict = limit(l->limiter, packet, (span){reply, size}, client_of(l, i), l->now);
+    span secrets = l->native ? whole(&l->native->w.cookies) : (span){packet.at, 0};
+    int verdict = limit(l->limiter, packet, (span){reply, size}, client_of(l, i), secrets, l->now);
     if (verdict == SEND)
         return size;
     l->fixed[verdict == SLIP ? RATE_SLIPPED : RATE_DROPPED]++;

@@ -11,10 +11,13 @@ The table is of fixed size, and those who meet at a place of it share it: nobody
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from mmap import mmap
+
+from edgedns.dns import cookie
 
 PLACES = 1 << 16
 BURST = 1.0
@@ -26,6 +29,8 @@ DEFAULT = f"surplus={SURPLUS}"
 OFF = "off"
 NONE_ADDITIONAL = b"\0\0"
 COOKIE_OPTION = b"\x00\x0a\x00\x18"
+FULL = cookie.CLIENT + cookie.SERVER
+COOKIE_SIZE = len(COOKIE_OPTION) + FULL
 QUESTION = 12
 TC = 0x02
 NXDOMAIN = 3
@@ -107,10 +112,12 @@ class State:
     over: memoryview[int] = field(default_factory=lambda: memoryview(mmap(-1, 4 * PLACES)).cast("I"))
 
 
-def limit(terms: Terms, state: State, packet: bytes, reply: bytes, client: bytes, now: float) -> Verdict:
-    """What becomes of `reply` to `packet` over UDP; `now` is Unix seconds."""
+def limit(
+    terms: Terms, state: State, packet: bytes, reply: bytes, client: bytes, now: float, secrets: Sequence[bytes] = ()
+) -> Verdict:
+    """What becomes of `reply` to `packet` over UDP; `now` is Unix seconds, `secrets` are those of server cookies."""
     surplus = 2 * len(reply) - 3 * len(packet) if terms.surplus else 0
-    if (surplus <= 0 and not terms.rate) or has_valid_cookie(packet, reply):
+    if (surplus <= 0 and not terms.rate) or has_valid_cookie(packet, reply, client, now, secrets):
         return Verdict.SEND
     prefix = zlib.crc32(client[:3] if len(client) == 4 else client[:7])
     over = 0
@@ -145,12 +152,17 @@ def outcome(reply: bytes) -> bytes:
     return bytes((rcode, reply[2] & 0x04))
 
 
-def has_valid_cookie(packet: bytes, reply: bytes) -> bool:
-    """Whether the query's server cookie was good: it is given back as it came (RFC 9018 section 4.3).
+def has_valid_cookie(packet: bytes, reply: bytes, client: bytes, now: float, secrets: Sequence[bytes]) -> bool:
+    """Whether the query's server cookie was good: it is given back as it came, or a new one for it (RFC 9018 section 4.3).
 
     It ends the OPT record that ends the reply; a reply without additional records ends in octets that the asker chose.
     """
-    return reply[-28:-24] == COOKIE_OPTION and reply[10:12] != NONE_ADDITIONAL and packet.find(reply[-24:]) > 0
+    if reply[-COOKIE_SIZE:-FULL] != COOKIE_OPTION or reply[10:12] == NONE_ADDITIONAL:
+        return False
+    made = reply[-FULL:]
+    at = packet.find(COOKIE_OPTION + made[: cookie.CLIENT])
+    given = packet[at + len(COOKIE_OPTION) :][:FULL] if at > 0 else b""
+    return given == made or bool(cookie.check(given, client, secrets, now))
 
 
 def is_exempt(terms: Terms, client: bytes) -> bool:

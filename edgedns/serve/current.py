@@ -139,6 +139,10 @@ class Current:
             return [None] * len(received)
         return fastpath.replies(serving.snapshot, received, now, self._secrets, serving.tally)
 
+    def cookie_secrets(self) -> Sequence[bytes]:
+        """Those of server cookies, which tell rate limiting whose address is not forged."""
+        return self._secrets.cookies
+
     def transfer(self, packet: bytes, client: bytes, now: float) -> Iterator[bytes] | None:
         """The messages that answer a query over TCP for a transfer; None where `respond` is to answer."""
         serving = self._serving

@@ -35,6 +35,8 @@ Respond = Callable[[bytes, bytes, str, float], bytes | None]
 Replies = Callable[[Sequence[tuple[bytes, bytes]], float], list[bytes | None]]
 # packet, client's packed address, the reply if there is one, now -> what is sent, None for nothing
 Answer = Callable[[bytes, bytes, bytes | None, float], bytes | None]
+# The secrets of server cookies, which rate limiting needs
+Secrets = Callable[[], Sequence[bytes]]
 Complain = Callable[[str, BaseException], None]
 # now -> what the native loop answers from, None where there is nothing yet
 Look = Callable[[float], "Native | None"]
@@ -97,6 +99,7 @@ def serve(
     terms: Terms = NO_LIMIT,
     leave: threading.Event = NEVER,
     replies: Replies | None = None,
+    secrets: Secrets | None = None,
 ) -> None:
     """Answer until `retire(sock)`, when what is in the socket's queue by then is answered still; or until `leave` is set.
 
@@ -105,7 +108,7 @@ def serve(
     """
     loops_natively = look is not None and native.LOOPS
     limiter = native.limiter_of(terms, State()) if loops_natively and terms.limits else None
-    answer = _answering(respond, terms, State(), cells, complain)
+    answer = _answering(respond, terms, State(), secrets or _no_secrets, cells, complain)
     while True:
         try:
             if look is not None and loops_natively:
@@ -139,6 +142,10 @@ def is_retired(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def _no_secrets() -> Sequence[bytes]:
+    return ()
 
 
 def _none(received: Sequence[tuple[bytes, bytes]], now: float) -> list[bytes | None]:
@@ -191,13 +198,15 @@ def _serve_plain(
         cells[TRUNCATED] += sum(reply[2] & TC for at in looked_at if (reply := found[at])) // TC
 
 
-def _answering(respond: Respond, terms: Terms, state: State, cells: memoryview[int], complain: Complain) -> Answer:
+def _answering(
+    respond: Respond, terms: Terms, state: State, secrets: Secrets, cells: memoryview[int], complain: Complain
+) -> Answer:
     """`respond` with rate limiting behind it (the native loop has its own); what it raises is told, and none of it sent."""
 
     def answer(packet: bytes, client: bytes, reply: bytes | None, now: float) -> bytes | None:
         try:
             reply = reply or respond(packet, client, "udp", now)
-            verdict = Verdict.SEND if reply is None else limit(terms, state, packet, reply, client, now)
+            verdict = Verdict.SEND if reply is None else limit(terms, state, packet, reply, client, now, secrets())
         except Exception as error:
             cells[UDP_RAISED] += 1
             complain("answering", error)

@@ -238,7 +238,7 @@ class Service:
         respond, cells = responder.respond, counters.cells
         # A responder of the native engine has a loop of its own.
         look = getattr(responder, "look", None) if getattr(responder, "engine", "") == "native" else None
-        replies = getattr(responder, "replies", None)
+        replies, secrets = getattr(responder, "replies", None), getattr(responder, "cookie_secrets", None)
         self._udp = [sock for sock in found if sock.type == socket.SOCK_DGRAM]
         listeners = [sock for sock in found if sock.type == socket.SOCK_STREAM]
         self._tcp = tcp.TcpServer(
@@ -248,7 +248,7 @@ class Service:
         self._threads = [
             threading.Thread(
                 target=udp.serve,
-                args=(sock, _is_wildcard(sock), respond, clock, cells, complain, look, terms, leave, replies),
+                args=(sock, _is_wildcard(sock), respond, clock, cells, complain, look, terms, leave, replies, secrets),
                 daemon=True,
             )
             for sock, leave in zip(self._udp, self._leaves, strict=True)

@@ -38,7 +38,7 @@ def main(module: str, file: str) -> None:
         reply = made.reply(bytearray(packet), client, transport, now)
         replies += bool(reply)
         if reply:
-            limiter.limit(packet, reply, client, now)
+            limiter.limit(packet, reply, client, now, sections["cookies"])
     print(replies, loop(fastpath, made, limiter, asked, now), stream(fastpath, made, asked, now))
 
 

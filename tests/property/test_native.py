@@ -221,8 +221,8 @@ def test_limiting_is_alike(large: Large, text: str) -> None:
         reply = fastpath.reply(large.snapshot, packet, client, "udp", NOW, SECRETS, tally)
         if reply:
             now += dice.choice((0.0, 0.0, 0.001, 0.05))
-            verdict = limit.limit(terms, states[0], packet, reply, client, now)
-            assert limiter.limit(packet, reply, client, now) == verdict
+            verdict = limit.limit(terms, states[0], packet, reply, client, now, SECRETS.cookies)
+            assert limiter.limit(packet, reply, client, now, b"".join(SECRETS.cookies)) == verdict
             verdicts.add(verdict)
     assert len(verdicts) == (2 if terms.slip < 2 else 3)
     assert all(getattr(states[0], part) == getattr(states[1], part) for part in ("due", "over"))

@@ -13,10 +13,14 @@ import dns.name
 import dns.rcode
 import pytest
 
+from edgedns.dns import cookie
 from edgedns.engine import native
 from edgedns.engine.limit import DEFAULT, PLACES, SURPLUS, State, Terms, Verdict, limit, parse_terms, truncated
 
 TERMS = Terms(rate=10, slip=2)
+SECRETS = bytes(range(16)), bytes(range(16, 32))
+FIRST, SECOND, UNKNOWN = *SECRETS, bytes(16)
+RENEWED = [(FIRST, 1801, True), (FIRST, 3600, True), (FIRST, 3601, False), (SECOND, 5, True), (UNKNOWN, 5, False)]
 
 
 def exchange(name: str = "www.example.net", rcode: int = 0, answer: bool = True, cookie: bytes = b"") -> tuple[bytes, bytes]:
@@ -83,6 +87,32 @@ def test_random_names_are_one_outcome() -> None:
 def test_a_valid_cookie_is_exempt() -> None:
     verdicts = run(State(), 500, 1000.0, 1000.0, cookie=bytes(range(24)))
     assert set(verdicts) == {Verdict.SEND}
+
+
+def renewing(secret: bytes, age: int) -> tuple[bytes, bytes]:
+    """A query with a cookie of that age, and the reply with a new one."""
+    given = cookie.make(bytes(8), CLIENT, secret, 1000.0 - age)
+    packet, _ = exchange(cookie=given)
+    return packet, exchange(cookie=cookie.make(bytes(8), CLIENT, SECRETS[0], 1000.0))[1]
+
+
+@pytest.mark.parametrize("native_one", [False, True])
+@pytest.mark.parametrize(("secret", "age", "valid"), RENEWED)
+def test_a_cookie_that_is_renewed_is_exempt_while_it_is_valid(native_one: bool, secret: bytes, age: int, valid: bool) -> None:
+    """RFC 9018 section 4.3: a server renews cookies of more than half an hour, and believes them for an hour."""
+    if native_one and not native.AVAILABLE:
+        pytest.skip("_fastpath was not built")
+    packet, reply = renewing(secret, age)
+    state = State()
+    twin = native.limiter_of(TERMS, state) if native_one else None
+
+    def verdicts(client: bytes) -> set[int]:
+        if twin:
+            return {twin.limit(packet, reply, client, 1000.0, b"".join(SECRETS)) for _ in range(100)}
+        return {limit(TERMS, state, packet, reply, client, 1000.0, SECRETS) for _ in range(100)}
+
+    assert (verdicts(CLIENT) == {Verdict.SEND}) is valid
+    assert verdicts(CLIENT[:3] + b"\2") != {Verdict.SEND}
 
 
 def test_a_client_cookie_alone_is_not() -> None:
@@ -158,7 +188,7 @@ def test_a_name_that_looks_like_a_cookie_is_none() -> None:
     assert verdicts.count(Verdict.SEND) < 50
     if native.AVAILABLE:
         twin = native.limiter_of(TERMS, State())
-        assert [twin.limit(packet, said, CLIENT, 1000.0 + i / 1000) for i in range(500)] == verdicts
+        assert [twin.limit(packet, said, CLIENT, 1000.0 + i / 1000, b"") for i in range(500)] == verdicts
 
 
 def test_exempt_prefixes() -> None:
