@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from edgedns import metrics
 from edgedns.control.caps import Caps, CapsProblem, Solved, up_now
+from edgedns.control.deciding import Deciding
 from edgedns.control.inputs import Log, Paths
 from edgedns.control.intake import Intake
-from edgedns.control.measured import Measured, kept, kept_checks, kept_serials, restored, set_back
+from edgedns.control.measured import Measured, kept, kept_checks, kept_serials, restored
 from edgedns.control.orders import Orders
 from edgedns.control.passive import Passive
 from edgedns.control.plausible import Weights, facts, observed
@@ -32,7 +33,6 @@ from edgedns.publish import CLOCK_SKEW, Publisher, Root, refuse_implausible
 from edgedns.serve.current import Mapped
 from edgedns.steer.caps.loads import Load
 from edgedns.steer.deciding.decisions import Decisions, moves
-from edgedns.steer.deciding.policy import decide
 from edgedns.steer.failure.checks import Checks, Target
 from edgedns.steer.failure.health import Health
 from edgedns.steer.space.asn import AsnTable
@@ -76,8 +76,8 @@ class Control:
         self.orders = Orders(self.store, log)
         self.measured = Measured()
         self.passive = Passive()
-        self.checks = Checks()
         self.gained = Gained(self.store, log)
+        self.deciding = Deciding(self.orders, self.measured, self.gained, self.asked)
         self.caps = Caps(self.store, log, paths.demand)
         knows = self.network_of, self._network_of_asn, self._knows_provider, self._knows_zone
         self.collector = Collector(*knows, table=lambda: self.world.ground.name)
@@ -95,6 +95,11 @@ class Control:
     @property
     def world(self) -> World:
         return self.force.world
+
+    @property
+    def checks(self) -> Checks:
+        """What the rules' `check:` found."""
+        return self.deciding.checks
 
     @property
     def overrides(self) -> list[Override]:
@@ -133,7 +138,7 @@ class Control:
         """Table, decisions and detector of the last root, so that the same answers are given; nominal where there are none."""
         self.measured.restore(self.store, lambda: kept(Health, self._stored(root, "health")), self.log)
         self.measured.keep_pace(world.rules.round)
-        self.checks = restored("checks", lambda: kept_checks(root), self.log) or Checks()
+        self.deciding.checks = restored("checks", lambda: kept_checks(root), self.log) or Checks()
         self.checks.follow(world.rules.providers)
         table = restored("table", lambda: kept(WanTable, self._stored(root, "table")), self.log)
         decisions = restored("decisions", lambda: kept(Decisions, self._stored(root, "decisions")), self.log)
@@ -145,7 +150,7 @@ class Control:
         taken_at = min(until - world.rules.fresh_for, now) if until and table is not None else 0.0
         self.measured.sampled_at = max(taken_at, 0.0)
         force = Force(world, decisions or Decisions({}), table or nothing, self.measured.sampled_at)
-        return self.decided(force, now)
+        return self.deciding.decided(force, now)
 
     def _stored(self, root: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
         name = root.get(kind)
@@ -181,7 +186,7 @@ class Control:
         try:
             self.measured.keep_pace(world.rules.round)
             self.checks.follow(world.rules.providers)
-            self._adopt(self.decided(replace(self.force, world=world), now), now)
+            self._adopt(self.deciding.decided(replace(self.force, world=world), now), now)
         except EdgednsError as error:
             self.log(f"not published: {error}")
             return False
@@ -213,7 +218,7 @@ class Control:
         before = self.overrides
         self.orders.replace_with(orders)
         try:
-            self._adopt(self.decided(replace(self.force, world=world or self.world), now), now)
+            self._adopt(self.deciding.decided(replace(self.force, world=world or self.world), now), now)
         except EdgednsError:
             self.orders.replace_with(before)
             raise
@@ -232,7 +237,7 @@ class Control:
             except ValueError as error:
                 raise SourceError(f"these samples can't be taken: {error}") from error
             if changed:
-                self._adopt(self._at_once(now), now)
+                self._adopt(self._plausible(self.deciding.sudden(self.force, now), now), now)
         return outcome
 
     def take_check(self, target: Target, good: bool | None, note: str, now: float) -> None:
@@ -242,12 +247,12 @@ class Control:
             return
         self.log(change.text)
         if change.down is not None:
-            self._adopt(self.decided(self.force, now), now)
+            self._adopt(self.deciding.decided(self.force, now), now)
 
     def tick(self, now: float) -> None:
         """To be called a few times a second: ends overrides, closes rounds, saves."""
         if self.orders.expire(now):
-            self._adopt(self.decided(self.force, now), now)
+            self._adopt(self.deciding.decided(self.force, now), now)
         number = int(now // self.world.rules.round)
         if number != self._round:
             self._round = number
@@ -266,10 +271,9 @@ class Control:
         self.gained.close_round(force, now, self.measured.vantages.counted)
         for line in self.measured.news(self.log):
             self.note("vantage", line, now)
-        wished = self._wished(replace(force, table=table, taken_at=now), now) if table is not None else None
-        if wished is None or not self._is_plausible(wished, now):
-            wished = self.decided(force, now)  # failures are acted upon all the same
-        self._adopt(replace(wished, closed=wished.decisions), now)
+        wished = self.deciding.from_table(replace(force, table=table, taken_at=now), now) if table is not None else None
+        new = self._plausible(wished, now)
+        self._adopt(replace(new, closed=new.decisions), now)
 
     # -- caps
 
@@ -282,7 +286,7 @@ class Control:
     def take_caps(self, solved: Solved, now: float) -> None:
         """Follow new prices."""
         decisions = self.caps.take(solved, self.force.decisions)
-        self._adopt(self.decided(replace(self.force, decisions=decisions), now), now)
+        self._adopt(self.deciding.decided(replace(self.force, decisions=decisions), now), now)
 
     def take_loads(self, loads: Sequence[Load], now: float) -> dict[str, Any]:
         """Measured loads; the reply. LoadError when one names what there is not."""
@@ -302,45 +306,20 @@ class Control:
         self.counts.refused += 1
         self.log(f"not published: {why}")
 
-    def _is_plausible(self, wished: Force, now: float) -> bool:
-        try:
-            refuse_implausible(facts(self.force, wished, self.asked), now)
-        except PublishRefused as refusal:
-            self._refuse(str(refusal))
-            return False
-        return True
+    def _plausible(self, wished: Force | None, now: float) -> Force:
+        """`wished`; where there is none or law 8 refuses it, what is in force: failures are acted upon all the same."""
+        if wished is not None:
+            try:
+                refuse_implausible(facts(self.force, wished, self.asked), now)
+                return wished
+            except PublishRefused as refusal:
+                self._refuse(str(refusal))
+        return self.deciding.decided(self.force, now)
 
     def asked(self) -> Weights | None:
         """The networks that asked, and how often; None where they are too few to speak."""
         ground = self.world.ground
         return observed(metrics.read_networks(self.run, ground.key), ground.atoms)
-
-    def _wished(self, force: Force, now: float) -> Force:
-        """As `decided`, from a new table and all else that is new with a round."""
-        return replace(force, decisions=self._decide(force, now, now, "table"))
-
-    def decided(self, force: Force, now: float) -> Force:
-        return replace(force, decisions=self._decide(force, now, now))
-
-    def _at_once(self, now: float) -> Force:
-        """As `decided`, and away from paths that have just got slower, unless that moves too many (law 8)."""
-        force = self.force
-        if self.measured.health.any_slower(force.table.at):
-            wished = replace(force, decisions=self._decide(force, now, now, "shift"))
-            if self._is_plausible(wished, now):
-                return wished
-        return self.decided(force, now)
-
-    def _decide(self, force: Force, now: float, at: float, new: Literal["table", "shift", "nothing"] = "nothing") -> Decisions:
-        """What follows now from a world and table, going on from the decisions in it; with drains as they are `at` a time."""
-        rules, before = force.world.rules, force.decisions
-        if before.table_at > now + CLOCK_SKEW:  # else no table would be newer until the clock has caught up
-            before = set_back(before, now)
-        ttl = max((record.ttl for zone in rules.zones.values() for record in zone.records), default=0)
-        columns, states = force.world.compiled.columns, self.orders.states(rules, at)
-        seen = force.table, self.measured.health, before, now, ttl, None, self.checks.failing
-        asked, losing = (self.asked(), self.gained.losing) if new == "table" else (None, None)
-        return decide(columns, rules.providers, states, *seen, asked, losing, sudden=new == "shift")
 
     # -- publishing
 
@@ -354,7 +333,7 @@ class Control:
         """Swap root if anything in it would differ; otherwise nothing is written."""
         world, last = force.world, self.publisher.root or {}
         until = fresh_until(force.taken_at, world.rules.fresh_for, float(last.get("fresh_until") or 0.0), now)
-        later = partial(self._decide, force, now)
+        later = partial(self.deciding.decisions, force, now)
         schedule = self._scheduler.schedule(force, until, self.orders.drain_ends(now), later, now)
         facts = (world.ground.name, world.base_name, schedule, until, tuple(world.serials.items()), self.checks.failing)
         if facts == self._published:

@@ -108,7 +108,7 @@ class Plan:
 
 def plan(control: Control, world: World, now: float) -> Plan:
     """What a drafted world is to be compared with, and what would be decided in it."""
-    force = control.decided(replace(control.force, world=world), now)
+    force = control.deciding.decided(replace(control.force, world=world), now)
     stale = float((control.publisher.root or {}).get("fresh_until") or 0.0) <= now
     overlay = compile_overlay(
         world.compiled.columns, force.decisions, list(world.rules.providers), world.ground.spreader, world.salt, stale

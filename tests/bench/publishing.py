@@ -149,7 +149,7 @@ def measured_force(control: Control, now: float, steps: Steps) -> Force:
         table = control.measured.close_round(list(NAMES), now)
     assert table is not None
     with steps.step("decide"):
-        return control.decided(replace(control.force, table=table, taken_at=now), now)
+        return control.deciding.decided(replace(control.force, table=table, taken_at=now), now)
 
 
 def subnet_that_moves(control: Control, force: Force) -> str:
