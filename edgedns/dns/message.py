@@ -21,11 +21,12 @@ from dnslib.buffer import BufferError as DnslibBufferError
 from dnslib.dns import DNSError
 from dnslib.label import DNSBuffer
 
-from edgedns.dns import edns, types
+from edgedns.dns import edns, tsig, types
 from edgedns.dns.edns import BadOption, Edns, Option
 from edgedns.dns.name import BadName, fold, is_subdomain, labels, scan
 
 HEADER = 12
+_FIXED = 10  # octets of a record between its owner and its RDATA
 # A pointer has 14 bits; what lies beyond for the longest question (255 + 4 octets) is never pointed to.
 _REACH = 0x3FFF - HEADER - 255 - 4
 _POINTER = 0xC000
@@ -56,8 +57,9 @@ class Query(NamedTuple):
 class Malformed(NamedTuple):
     """A message that is answered with `rcode` and no records, whatever the zones say.
 
-    `rcode` is FORMERR, NOTIMP or BADVERS; NOERROR where nothing was asked but a cookie (RFC 7873 section 5.4).
-    `question` is empty where it could not be read or the opcode is not QUERY. `why` is for logs.
+    `rcode` is FORMERR, NOTIMP, BADVERS or NOTAUTH; NOERROR where nothing was asked but a cookie (RFC 7873 section 5.4).
+    `question` is empty where it could not be read or the opcode is not QUERY. `why` is for logs. `tsig` is the TSIG record
+    that a reply of NOTAUTH has, if there is room for it.
     """
 
     id: int
@@ -67,6 +69,7 @@ class Malformed(NamedTuple):
     edns: Edns | None
     question: bytes
     why: str
+    tsig: bytes = b""
 
 
 class RR(NamedTuple):
@@ -144,18 +147,20 @@ def parse(packet: bytes) -> Query | Malformed | None:
         return Query(header.id, header.opcode, *flags, qname, fold(qname), qtype, qclass, found.edns, found.question)
     # Only of QUERY is it known that what follows the header is a question that can be given back (RFC 8906 section 8.1.4).
     question = found.question if header.opcode == types.QUERY else b""
-    return Malformed(header.id, header.opcode, bool(header.rd), rcode or 0, found.edns, question, found.why)
+    signed = found.tsig if rcode == types.NOTAUTH else b""
+    return Malformed(header.id, header.opcode, bool(header.rd), rcode or 0, found.edns, question, found.why, signed)
 
 
 class _Parts:
     """What has been read of a message so far, kept when the rest turns out to be broken; `why` it is, if it is."""
 
-    __slots__ = ("asked", "edns", "question", "why")
+    __slots__ = ("asked", "edns", "question", "tsig", "why")
 
     def __init__(self) -> None:
         self.asked: tuple[bytes, int, int] | None = None
         self.question = b""
         self.edns: Edns | None = None
+        self.tsig = b""
         self.why = ""
 
     def blame(self, why: str) -> None:
@@ -175,6 +180,10 @@ def _verdict(header: DNSHeader, found: _Parts) -> int | None:
     # respond with RCODE=BADVERS."
     if found.edns is not None and found.edns.version != edns.VERSION:
         return types.BADVERS
+    # RFC 8945 section 5.2.1: "If a non-forwarding server does not recognize the key or algorithm used by the client [...] the
+    # server MUST generate an error response with RCODE 9 (NOTAUTH) and TSIG ERROR 17 (BADKEY)." We know none.
+    if found.tsig:
+        return types.NOTAUTH
     return None if found.asked is not None else types.NOERROR
 
 
@@ -196,10 +205,10 @@ def _read(reader: _Reader, header: DNSHeader, found: _Parts) -> None:
     if header.a or (header.auth and qtype != types.IXFR):
         found.blame("records in the answer or authority section of a query")
     for _ in range(header.a + header.auth):
-        if _read_record(reader)[1] == types.OPT:
-            found.blame("an OPT record outside the additional section")
-    for _ in range(header.ar):
-        _read_additional(reader, found)
+        if _read_record(reader)[1] in (types.OPT, types.TSIG):
+            found.blame("an OPT or TSIG record outside the additional section")
+    for left in reversed(range(header.ar)):
+        _read_additional(reader, found, not left)
     if reader.remaining():
         found.blame("octets after the end of the message")
     if not header.q:
@@ -226,9 +235,12 @@ def _read_record(reader: _Reader) -> tuple[bool, int, int, int, bytes]:
     return at_root, type_, class_, ttl, reader.get(size)
 
 
-def _read_additional(reader: _Reader, found: _Parts) -> None:
-    """One additional record: OPT is kept, any other passed over."""
+def _read_additional(reader: _Reader, found: _Parts, last: bool) -> None:
+    """One additional record: OPT and TSIG are kept, any other passed over."""
+    start = reader.offset
     at_root, type_, class_, ttl, rdata = _read_record(reader)
+    if type_ == types.TSIG:
+        _read_tsig(reader, found, start, reader.offset - len(rdata) - _FIXED, last)
     if type_ != types.OPT:
         return
     # RFC 6891 section 6.1.1: "If a query message with more than one OPT RR is received, a FORMERR (RCODE=1) MUST be
@@ -245,6 +257,15 @@ def _read_additional(reader: _Reader, found: _Parts) -> None:
         found.edns = edns.parse(class_, ttl, rdata)
     except BadOption as mistake:
         found.blame(str(mistake))
+
+
+def _read_tsig(reader: _Reader, found: _Parts, start: int, field: int, last: bool) -> None:
+    # RFC 8945 section 5.1: "If multiple TSIG RRs are detected or a TSIG RR is present in any other position, the DNS message is
+    # dropped and a response with RCODE 1 (FORMERR) MUST be returned."
+    made = tsig.refusal(bytes(reader.data), start, field, HEADER + len(found.question)) if last else None
+    if made is None:
+        found.blame("a TSIG record that can't be read, or is not the last")
+    found.tsig = made or b""
 
 
 class Tail(NamedTuple):
@@ -412,14 +433,17 @@ def assemble(
     opt = b"" if query.edns is None else edns.encode(query.edns.do, rcode, options)
     tail = fit(full, limit - HEADER - len(query.question) - len(opt))
     truncated = tail is TRUNCATED and full is not TRUNCATED
-    header = _header(query, rcode, aa, truncated, tail.counts, bool(opt))
-    return header + query.question + tail.body + opt
+    signed = query.tsig if isinstance(query, Malformed) else b""
+    if HEADER + len(query.question) + len(opt) + len(signed) > limit:
+        signed = b""
+    header = _header(query, rcode, aa, truncated, tail.counts, bool(opt) + bool(signed))
+    return header + query.question + tail.body + opt + signed
 
 
 def _header(
-    query: Query | Malformed, rcode: int, aa: bool, tc: bool, counts: tuple[int, int, int], opt: bool
+    query: Query | Malformed, rcode: int, aa: bool, tc: bool, counts: tuple[int, int, int], more: int
 ) -> bytes:
-    """The reply's header. Of the query's flags only RD comes back.
+    """The reply's header, with so many `more` additional records. Of the query's flags only RD comes back.
 
     RFC 1035 section 4.1.1: RD "is copied into the response"; Z "Must be zero in all queries and responses".
     RFC 4035 section 3.1.6: "A security-aware name server SHOULD clear the CD bit when composing an authoritative
@@ -427,7 +451,7 @@ def _header(
     """
     out = DNSBuffer()
     answers, authorities, additionals = counts
-    header = DNSHeader(query.id, 0, bool(query.question), answers, authorities, additionals + opt)
+    header = DNSHeader(query.id, 0, bool(query.question), answers, authorities, additionals + more)
     header.qr, header.opcode, header.aa, header.tc, header.rd = 1, query.opcode, aa, tc, query.rd
     header.rcode = rcode & 0xF
     header.pack(out)

@@ -133,6 +133,8 @@ static void begin_question(query *q)
 /* What a packet is answered that its form alone settles. */
 static void reject(query *q, int rcode)
 {
+    if (rcode != NOTAUTH)
+        q->signer.size = 0;
     if (rcode == NOERROR && q->cookie.size > CLIENT_COOKIE && cookie_worth(q) == BAD)
         rcode = BADCOOKIE; /* RFC 7873 section 5.4 */
     q->subnet.size = q->name_size = 0;
@@ -154,10 +156,29 @@ static size_t options_size(const query *q)
            (q->said.error == NO_ERROR ? 0 : 6) + (q->cookie.size ? 4 + FULL_COOKIE : 0) + (q->keepalive && q->tcp ? 6 : 0);
 }
 
+/* How large the TSIG record will be. */
+static size_t tsig_size(const query *q) { return q->signer.size ? q->signer.size + RECORD_FIXED + q->signed_at.size + 8 : 0; }
+
+/* RFC 8945 section 5.3.2: unsigned, and that the key is not known. dns/tsig.py */
+static void put_tsig(const query *q, sink *out)
+{
+    put(out, q->signer);
+    put16(out, T_TSIG);
+    put16(out, ANY_CLASS);
+    put16(out, 0);
+    put16(out, 0);
+    put16(out, (unsigned)q->signed_at.size + 8);
+    put(out, q->signed_at);
+    put16(out, 0);
+    put(out, q->id);
+    put16(out, BADKEY);
+    put16(out, 0);
+}
+
 /* Leave out the extended error, and NSID, of a reply without records that would be GROWTH longer than its query. dns.edns.modest */
 static void be_modest(query *q, size_t question)
 {
-    size_t room = q->packet.size + GROWTH - HEADER - question - OPT_FIXED;
+    size_t room = q->packet.size + GROWTH - HEADER - question - OPT_FIXED - tsig_size(q);
     if (options_size(q) > room)
         q->said.error = NO_ERROR;
     if (options_size(q) > room)
@@ -288,7 +309,9 @@ static void put_reply(query *q, sink *out)
         flags |= TC;
         answers = authorities = additionals = 0;
     }
-    additionals += q->edns;
+    if (used + tsig_size(q) > limit)
+        q->signer.size = 0;
+    additionals += q->edns + (q->signer.size != 0);
     flags |= q->packet.at[2] & (OPCODE | RD);
     put_header(q, flags, (const unsigned[4]){question.size != 0, answers, authorities, additionals}, out);
     put(out, question);
@@ -301,6 +324,8 @@ static void put_reply(query *q, sink *out)
     }
     if (q->edns)
         put_opt(q, options, out);
+    if (q->signer.size)
+        put_tsig(q, out);
 }
 
 /* What a reply counts, as marks for `apply`: a cell's number, or bit 31 and a network's. How many. */

@@ -110,16 +110,55 @@ static bool read_options(query *q, span rdata)
     return true;
 }
 
-/* One record, of the additional section or of one before it; false where it earns a FORMERR. */
-static bool read_record(cursor *c, query *q, bool additional)
+/* Whether a name that was passed means the same in the reply: it is written out, or ends in an end of the question's. */
+static bool is_plain(const query *q, span owner)
 {
+    size_t at = 0;
+    while (owner.at[at] && owner.at[at] < 0xC0)
+        at += 1 + owner.at[at];
+    if (!owner.at[at])
+        return owner.size <= NAME_MAX_OCTETS;
+    size_t target = get16(owner.at + at) & 0x3FFF;
+    for (unsigned i = 0; q->name_size && i <= q->labels; i++)
+        if (target == HEADER + (size_t)q->label[i])
+            return at + q->name_size - q->label[i] <= NAME_MAX_OCTETS;
+    return false;
+}
+
+/* A TSIG record, from its class on. dns/tsig.py */
+static bool read_tsig(query *q, span owner, const uint8_t *fixed, span rdata)
+{
+    cursor c = {rdata, 0, false};
+    unsigned length = 1;
+    while (!c.cut && length) {
+        length = take8(&c);
+        c.cut |= length > 63;
+        pass(&c, length);
+    }
+    bool good = c.at <= NAME_MAX_OCTETS;
+    pass(&c, 8);
+    q->signed_at = (span){rdata.at, c.at};
+    pass(&c, take16(&c));
+    q->id = pass(&c, 2);
+    pass(&c, 2);
+    pass(&c, take16(&c));
+    q->signer = owner;
+    return good && !c.cut && !left(&c) && get16(fixed) == ANY_CLASS && !get16(fixed + 2) && !get16(fixed + 4) && is_plain(q, owner);
+}
+
+/* One record, of the additional section or of one before it; false where it earns a FORMERR. */
+static bool read_record(cursor *c, query *q, bool additional, bool last)
+{
+    size_t start = c->at;
     bool at_root = pass_owner(c);
-    span fixed = pass(c, RECORD_FIXED);
+    span owner = {c->in.at + start, c->at - start}, fixed = pass(c, RECORD_FIXED);
     if (c->cut)
         return false;
     span rdata = pass(c, get16(fixed.at + 8));
     if (c->cut)
         return false;
+    if (get16(fixed.at) == T_TSIG)
+        return additional && last && read_tsig(q, owner, fixed.at + 2, rdata);
     if (get16(fixed.at) != T_OPT)
         return true;
     if (!additional || q->edns)
@@ -147,8 +186,9 @@ static int read_packet(query *q)
     }
     if (good) {
         bool strange = answers || (authorities && !(asked && q->type == T_IXFR));
-        for (unsigned i = 0; i < answers + authorities + additionals && !c.cut; i++)
-            good &= read_record(&c, q, i >= answers + authorities);
+        unsigned before = answers + authorities, all = before + additionals;
+        for (unsigned i = 0; i < all && !c.cut; i++)
+            good &= read_record(&c, q, i >= before, i + 1 == all);
         good = good && !strange && !c.cut && !left(&c) && (asked || (q->edns && (q->cookie.size || q->version)));
     }
     if (q->packet.at[2] & OPCODE)
@@ -157,5 +197,7 @@ static int read_packet(query *q)
         return FORMERR;
     if (q->version)
         return BADVERS;
+    if (q->signer.size)
+        return NOTAUTH; /* RFC 8945 section 5.2.1: no key is known */
     return asked ? LOOK_UP : NOERROR;
 }

@@ -9,9 +9,9 @@ enum {
 };
 enum { QR = 0x80, AA = 0x04, TC = 0x02, RD = 0x01, OPCODE = 0x78, DO = 0x80 };
 enum { IN = 1, CH = 3, ANY_CLASS = 255 };
-enum { T_TXT = 16, T_OPT = 41, T_DS = 43, T_NXNAME = 128, T_IXFR = 251, T_AXFR, T_MAILB, T_MAILA, T_ANY };
+enum { T_TXT = 16, T_OPT = 41, T_DS = 43, T_NXNAME = 128, T_TSIG = 250, T_IXFR = 251, T_AXFR, T_MAILB, T_MAILA, T_ANY };
 enum { NSID = 3, SUBNET = 8, COOKIE = 10, KEEPALIVE = 11, EXTENDED_ERROR = 15 };
-enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 16, BADCOOKIE = 23, LOOK_UP = -1 };
+enum { NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH = 9, BADVERS = 16, BADKEY, BADCOOKIE = 23, LOOK_UP = -1 };
 enum { PROHIBITED = 18, NOT_AUTHORITATIVE = 20, NOT_SUPPORTED = 21, INVALID_QUERY_TYPE = 30, NO_ERROR = -1 };
 enum { SILENCE = 0, HAND_BACK = -1 };
 enum { MARKS_EACH = 4 }; /* of a reply */
@@ -191,6 +191,7 @@ typedef struct {
     bool edns, dnssec_ok, nsid, keepalive;
     unsigned payload, version, type, klass;
     span subnet, cookie;
+    span signer, signed_at, id; /* of a TSIG record: its owner, empty without one; the algorithm up to the fudge; the original ID */
     size_t end; /* of the question, HEADER where there is none */
     size_t name_size;
     unsigned labels;           /* the root not counted */

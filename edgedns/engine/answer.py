@@ -233,7 +233,8 @@ def reply_limit(query: Query | Malformed, transport: str) -> int:
 
 def _growth(query: Query | Malformed, packet: bytes) -> int:
     """What is left for the options of a reply to `packet` that holds no record."""
-    return len(packet) + GROWTH - HEADER - len(query.question) - OVERHEAD
+    signed = len(query.tsig) if isinstance(query, Malformed) else 0
+    return len(packet) + GROWTH - HEADER - len(query.question) - OVERHEAD - signed
 
 
 def reply_options(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from edgedns.dns import types
+from edgedns.dns import tsig, types
 from edgedns.dns.edns import COOKIE, KEEPALIVE, NSID, SUBNET
 
 HEADER = 12
@@ -18,7 +18,7 @@ NO_OPT = -1
 COUNTS = Struct("!HHHH")
 FIELDS = Struct("!HHBBHH")  # of an OPT record behind its owner: type, payload, rcode, version, flags, octets
 IXFR_TYPE = types.IXFR.to_bytes(2, "big")
-OPT_TYPE = types.OPT.to_bytes(2, "big")
+OPT_TYPE, TSIG_TYPE = types.OPT.to_bytes(2, "big"), types.TSIG.to_bytes(2, "big")
 
 # (NSID asked, client subnet option whole, cookie, keepalive asked)
 Options = tuple[bool, bytes, bytes, bool]
@@ -29,7 +29,8 @@ class Asked(NamedTuple):
     """What a packet of at least a header asks.
 
     `end` is the offset behind the question, HEADER where none could be read; `rcode` what the form alone earns, or LOOK_UP.
-    `payload` is NO_OPT without an OPT record; `do` is the upper octet of its flags.
+    `payload` is NO_OPT without an OPT record; `do` is the upper octet of its flags. `tsig` is the reply's TSIG record, where
+    the rcode is NOTAUTH.
     """
 
     end: int
@@ -37,17 +38,25 @@ class Asked(NamedTuple):
     payload: int
     do: int
     options: Options
+    tsig: bytes = b""
 
 
 def read(packet: bytes) -> Asked:
     """Never raises, whatever the octets."""
+    asked, signed = _read(packet)
+    return asked._replace(rcode=types.NOTAUTH, tsig=signed) if signed and asked.rcode in (LOOK_UP, types.NOERROR) else asked
+
+
+def _read(packet: bytes) -> tuple[Asked, bytes]:
+    """What is asked, and the reply's TSIG record if the query has one."""
     questions, answers, authorities, additionals = COUNTS.unpack_from(packet, 4)
     end = name_end(packet) + 4 if questions == 1 else HEADER
     if questions > 1 or end < HEADER:
-        return Asked(HEADER, _verdict(packet, False, True, 0), NO_OPT, 0, NO_OPTIONS)
+        return Asked(HEADER, _verdict(packet, False, True, 0), NO_OPT, 0, NO_OPTIONS), b""
     strange = answers or (authorities and (not questions or packet[end - 4 : end - 2] != IXFR_TYPE))
-    at, opt, broken = end, None, False
-    for number in range(answers + authorities + additionals):
+    at, opt, broken, signed = end, None, False, b""
+    last = answers + authorities + additionals - 1
+    for number in range(last + 1):
         field = owner_end(packet, at)
         after = field and record_end(packet, field)
         if not after:
@@ -57,11 +66,14 @@ def read(packet: bytes) -> Asked:
             # One alone, at the root, in the additional section.
             broken |= opt is not None or number < answers + authorities or field != at + 1
             opt = opt or (field if number >= answers + authorities else None)
+        elif packet[field : field + 2] == TSIG_TYPE:
+            made = tsig.refusal(packet, at, field, end) if number == last and additionals else None
+            broken, signed = broken or made is None, made or b""
         at = after
     if opt is None:
         bad = bool(strange) or broken or at != len(packet) or not questions
-        return Asked(end, _verdict(packet, bool(questions), bad, 0), NO_OPT, 0, NO_OPTIONS)
-    return _with_opt(packet, end, opt, bool(strange) or broken or at != len(packet))
+        return Asked(end, _verdict(packet, bool(questions), bad, 0), NO_OPT, 0, NO_OPTIONS), signed
+    return _with_opt(packet, end, opt, bool(strange) or broken or at != len(packet)), signed
 
 
 def _with_opt(packet: bytes, end: int, field: int, bad: bool) -> Asked:

@@ -164,20 +164,26 @@ def _answer(view: View, packet: bytes, entry: Entry, asked: Asked, asker: Asker,
     if chosen is None:
         return None
     piece, scope, answered, network = chosen
-    opt, limit = b"", UDP_PLAIN
+    opt = b""
     if asked.payload >= 0:
         spare = UNBOUND if piece.content or transport == "tcp" else len(packet) + GROWTH - asked.end - OVERHEAD
         opt = make_opt(view, asked, 0, scope, piece.error, spare, asker)
-        # RFC 6891 section 6.2.3: "Values lower than 512 MUST be treated as equal to 512."
-        limit = min(max(asked.payload, EDNS_MINIMUM), UDP_PAYLOAD)
     head, content = piece.heads[packet[2] & RD | (WITH_OPT if opt else 0)], piece.content
-    room = (TCP_LIMIT if transport == "tcp" else limit) - asked.end - len(opt)
+    room = _limit(asked, transport) - asked.end - len(opt)
     if content and len(content) > room:
         head, content = _cut(piece, head, room, bool(opt))
     _count((entry.requests, entry.responses + piece.rcode, answered), network, client, transport, tally)
     if tally.ring is not None and due(tally.ring):
         _note(tally.ring, packet[12 : asked.end - 2], asked.options, piece.rcode, answered, asker)
     return b"".join((packet[:2], head, packet[12 : asked.end], content, opt))
+
+
+def _limit(asked: Asked, transport: str) -> int:
+    """As answer.reply_limit."""
+    if transport == "tcp":
+        return TCP_LIMIT
+    # RFC 6891 section 6.2.3: "Values lower than 512 MUST be treated as equal to 512."
+    return min(max(asked.payload, EDNS_MINIMUM), UDP_PAYLOAD) if asked.payload >= 0 else UDP_PLAIN
 
 
 def _cut(piece: Piece, head: bytes, room: int, opt: bool) -> tuple[bytes, bytes]:
@@ -199,17 +205,20 @@ def _reject(view: View, packet: bytes, asked: Asked, asker: Asker, tally: Tally)
     question = packet[12 : asked.end] if opcode_rd <= RD else b""
     opt = b""
     if asked.payload >= 0:
-        spare = UNBOUND if transport == "tcp" else len(packet) + GROWTH - 12 - len(question) - OVERHEAD
+        spare = UNBOUND if transport == "tcp" else len(packet) + GROWTH - 12 - len(question) - OVERHEAD - len(asked.tsig)
         error = NOT_IMPLEMENTED.error if rcode == types.NOTIMP else b""
         asked = asked._replace(options=(nsid, b"", asked_cookie, keepalive))
         opt = make_opt(view, asked, rcode, 0, error, spare, asker)
+    signed = asked.tsig
+    if len(signed) > _limit(asked, transport) - 12 - len(question) - len(opt):
+        signed = b""
     elsewhere, cells = view.base.elsewhere, tally.cells
     cells[elsewhere.requests + (TCP if transport == "tcp" else 0) + (V6 if len(client) == 16 else 0) + OTHER] += 1
     cells[elsewhere.responses + rcode] += 1
     if tally.ring is not None and due(tally.ring):
         _note(tally.ring, b"", asked.options, rcode, -1, asker)
-    head = (QR | opcode_rd, rcode & 0x0F, 0, 1 if question else 0, 0, 0, 0, 0, 0, 1 if opt else 0)
-    return b"".join((packet[:2], bytes(head), question, opt))
+    head = (QR | opcode_rd, rcode & 0x0F, 0, 1 if question else 0, 0, 0, 0, 0, 0, bool(opt) + bool(signed))
+    return b"".join((packet[:2], bytes(head), question, opt, signed))
 
 
 def choose(view: View, entry: Entry, ecs: bytes, client: bytes) -> Chosen | None:

@@ -33,7 +33,7 @@ FULL = cookie.CLIENT + cookie.SERVER
 COOKIE_SIZE = len(COOKIE_OPTION) + FULL
 QUESTION = 12
 TC = 0x02
-NXDOMAIN = 3
+NXDOMAIN, NOTAUTH = 3, 9
 
 
 class Verdict(IntEnum):
@@ -155,9 +155,9 @@ def outcome(reply: bytes) -> bytes:
 def has_valid_cookie(packet: bytes, reply: bytes, client: bytes, now: float, secrets: Sequence[bytes]) -> bool:
     """Whether the query's server cookie was good: it is given back as it came, or a new one for it (RFC 9018 section 4.3).
 
-    It ends the OPT record that ends the reply; a reply without additional records ends in octets that the asker chose.
+    It ends the OPT record that ends the reply; without additional records, or with TSIG, that ends in octets of the asker's.
     """
-    if reply[-COOKIE_SIZE:-FULL] != COOKIE_OPTION or reply[10:12] == NONE_ADDITIONAL:
+    if reply[-COOKIE_SIZE:-FULL] != COOKIE_OPTION or reply[10:12] == NONE_ADDITIONAL or reply[3] & 0x0F == NOTAUTH:
         return False
     made = reply[-FULL:]
     at = packet.find(COOKIE_OPTION + made[: cookie.CLIENT])

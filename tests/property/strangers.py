@@ -47,6 +47,8 @@ def _message(dice: Random, names: Sequence[bytes], clients: Callable[[], bytes],
     additionals = [_record(dice) for _ in range(dice.choice((1, 3)) if dice.random() < 0.1 else 0)]
     for _ in range(dice.choice((0, 1, 1, 1, 1, 1, 1, 1, 1, 2 if dice.random() < 0.2 else 1))):
         additionals.insert(dice.randrange(len(additionals) + 1), _opt(dice, clients, client))
+    if dice.random() < 0.08:
+        additionals.insert(len(additionals) - (dice.random() < 0.1), _tsig(dice))
     if dice.random() < 0.02:
         authorities.append(_opt(dice, clients, client))
     counts = (questions, len(answers), len(authorities), len(additionals))
@@ -87,6 +89,20 @@ def _record(dice: Random) -> bytes:
     size = dice.choice((0, 4, 4, 20))
     fields = dice.choice((1, 6, 250, 41)).to_bytes(2, "big") + b"\0\1\0\0\0\0" + size.to_bytes(2, "big")
     return owner + fields + dice.randbytes(size)
+
+
+def _tsig(dice: Random) -> bytes:
+    """With one mistake or none."""
+    long = (b"\x3f" + bytes(63)) * 3
+    pointed = b"\xc0" + bytes((dice.randrange(10, 60),)), long[: 64 * dice.randrange(4)] + b"\xc0\x0c"
+    owner = dice.choice((b"\0", b"\3key\0", b"\3key\xc0\x0c", *pointed))
+    algorithms = (b"\x0bhmac-sha256\0",) * 6 + (b"\0", b"\xc0\x0c", b"\x40", b"\3abc", long + b"\x3e" + bytes(63), long + b"\0")
+    mac, other = dice.choice((0, 16, 32)), dice.choice((0, 0, 6))
+    content = dice.choice(algorithms) + dice.randbytes(8) + mac.to_bytes(2, "big") + dice.randbytes(mac + 4)
+    content += other.to_bytes(2, "big") + dice.randbytes(other + (dice.random() < 0.1))
+    content = content[: dice.randrange(len(content)) if dice.random() < 0.1 else None]
+    fields = dice.choice((b"\0\xff\0\0\0\0",) * 9 + (b"\0\1\0\0\0\0", b"\0\xff\0\0\0\1"))
+    return owner + b"\0\xfa" + fields + len(content).to_bytes(2, "big") + content
 
 
 def _opt(dice: Random, clients: Callable[[], bytes], client: bytes) -> bytes:

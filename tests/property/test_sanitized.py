@@ -69,7 +69,8 @@ def packets(large: Large, dice: Random, count: int) -> list[tuple[bytes, bytes, 
 
 def test_strangers(module: Path, large: Large, tmp_path: Path) -> None:  # noqa: F811
     file = tmp_path / "strangers"
-    file.write_bytes(pickle.dumps((flat(large), packets(large, Random(1), COUNT), NOW)))
+    sections = {**flat(large), "secondary": b"\4\x08\x7f" + bytes(15)}  # what 127.0.0.0/8 asks of transfers is handed back
+    file.write_bytes(pickle.dumps((sections, packets(large, Random(1), COUNT), NOW)))
     replies, handed_back, streamed = run(module, file)
     assert replies > COUNT * 0.8
     assert streamed > COUNT * 0.8

@@ -80,9 +80,9 @@ def test_flags_that_mean_nothing_in_a_query_are_ignored() -> None:
 
 
 def test_edns_is_read_among_other_additional_records() -> None:
-    tsig = record(250, b"\x03key\0", bytes(20))
+    signature = record(24, b"\x03key\0", bytes(20))
     pointed = record(99, b"\xc0\x0c", b"x")
-    got = query(packet(QUESTION + pointed + opt((3, b"")) + tsig, counts=(1, 0, 0, 3)))
+    got = query(packet(QUESTION + pointed + opt((3, b"")) + signature, counts=(1, 0, 0, 3)))
     assert got.edns == edns.Edns(1232, 0, False, nsid=True)
 
 

@@ -13,7 +13,7 @@ import dns.name
 import dns.rcode
 import pytest
 
-from edgedns.dns import cookie
+from edgedns.dns import cookie, message
 from edgedns.engine import native
 from edgedns.engine.limit import DEFAULT, PLACES, SURPLUS, State, Terms, Verdict, limit, parse_terms, truncated
 
@@ -189,6 +189,21 @@ def test_a_name_that_looks_like_a_cookie_is_none() -> None:
     if native.AVAILABLE:
         twin = native.limiter_of(TERMS, State())
         assert [twin.limit(packet, said, CLIENT, 1000.0 + i / 1000, b"") for i in range(500)] == verdicts
+
+
+def test_a_signature_that_looks_like_a_cookie_is_none() -> None:
+    """A reply to a key that nobody knows ends in the asker's TSIG record, whose octets are the asker's."""
+    packet, _ = exchange()
+    rdata = b"\x0b\0\x0a\0\x18" + bytes(7) + b"\0" + bytes(8) + b"\0\0\x12\x34\0\x11\0\0"
+    signed = packet[:11] + b"\1" + packet[12:] + b"\0\0\xfa\0\xff\0\0\0\0" + len(rdata).to_bytes(2, "big") + rdata
+    query = message.parse(signed)
+    assert isinstance(query, message.Malformed)
+    reply, state = message.encode(query, message.Response(query.rcode), 512), State()
+    assert reply[-28:-24] == b"\0\x0a\0\x18"
+    assert Verdict.DROP in {limit(TERMS, state, signed, reply, CLIENT, 1000.0) for _ in range(100)}
+    if native.AVAILABLE:
+        twin = native.limiter_of(TERMS, State())
+        assert Verdict.DROP in {twin.limit(signed, reply, CLIENT, 1000.0, b"") for _ in range(100)}
 
 
 def test_exempt_prefixes() -> None:
