@@ -260,8 +260,8 @@ def _read_additional(reader: _Reader, found: _Parts, last: bool) -> None:
 
 
 def _read_tsig(reader: _Reader, found: _Parts, start: int, field: int, last: bool) -> None:
-    # RFC 8945 section 5.1: "If multiple TSIG RRs are detected or a TSIG RR is present in any other position, the DNS message is
-    # dropped and a response with RCODE 1 (FORMERR) MUST be returned."
+    # RFC 8945 section 5.1: "If multiple TSIG records are detected or a TSIG record is present in any other position, the DNS
+    # message is dropped and a response with RCODE 1 (FORMERR) MUST be returned."
     made = tsig.refusal(bytes(reader.data), start, field, HEADER + len(found.question)) if last else None
     if made is None:
         found.blame("a TSIG record that can't be read, or is not the last")

@@ -97,22 +97,31 @@ static void advance(query *asked, int count)
                 stages[stage].go(&asked[i]);
 }
 
+static bool is_transfer(const query *q) { return q->type == T_AXFR || q->type == T_IXFR; }
+
+/* What is said to who asks for a transfer here, if engine/transfer.py has not more to say. */
+static void refuse_transfer(query *q, uint32_t zone)
+{
+    if (zone == NONE || !is_apex(q, zone, (span){q->name, q->name_size})) {
+        q->said = refusal(q->w, NOTAUTH, NOT_AUTHORITATIVE);
+        return;
+    }
+    q->said = refusal(q->w, REFUSED, PROHIBITED);
+    if (lies_in(q->client, &q->w->secondary))
+        q->state = UNKNOWN;
+}
+
 /* What is answered whatever the zone holds; false: look the question up. */
 static bool by_type(query *q)
 {
     if (q->type < T_NXNAME || q->type > T_MAILA)
         return false;
-    if (q->type == T_AXFR || q->type == T_IXFR) {
-        q->said = refusal(q->w, REFUSED, PROHIBITED);
-        if (lies_in(q->client, &q->w->secondary)) /* engine/transfer.py may have more to say */
-            q->state = UNKNOWN;
-    } else if (q->type == T_NXNAME) {
+    if (q->type == T_NXNAME)
         q->said = refusal(q->w, FORMERR, INVALID_QUERY_TYPE);
-    } else if (q->type == T_MAILA || q->type == T_MAILB) {
+    else if (q->type == T_MAILA || q->type == T_MAILB)
         q->said = refusal(q->w, NOTIMP, NOT_SUPPORTED);
-    } else {
+    else
         return false;
-    }
     return true;
 }
 
@@ -123,8 +132,11 @@ static void begin_question(query *q)
         q->said = chaos(q);
         return;
     }
-    uint32_t zone = q->klass == IN || q->klass == ANY_CLASS ? find_zone(q) : NONE;
-    if (zone == NONE)
+    bool ours = q->klass == IN || q->klass == ANY_CLASS;
+    uint32_t zone = ours ? find_zone(q) : NONE;
+    if (ours && is_transfer(q))
+        refuse_transfer(q, zone);
+    else if (zone == NONE)
         q->said = refusal(q->w, REFUSED, NOT_AUTHORITATIVE);
     else if (!by_type(q))
         look_for(q, zone);

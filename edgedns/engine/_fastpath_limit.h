@@ -14,7 +14,7 @@ static bool has_valid_cookie(span packet, span reply, span client, span secrets,
 {
     enum { HEAD = 4, KNOWN = HEAD + CLIENT_COOKIE, OPTION = HEAD + FULL_COOKIE };
     static const uint8_t head[HEAD] = {0, COOKIE, 0, FULL_COOKIE};
-    if (reply.size < OPTION || !(reply.at[10] | reply.at[11]) || (reply.at[3] & 0x0F) == NOTAUTH) /* those end in TSIG */
+    if (reply.size < OPTION || !(reply.at[10] | reply.at[11]) || (reply.at[3] & 0x0F) == NOTAUTH) /* may end in TSIG */
         return false;
     const uint8_t *made = reply.at + reply.size - OPTION;
     if (memcmp(made, head, HEAD))

@@ -32,7 +32,7 @@ static void answer_messages(turn *t, Native *native, span client, double now)
         uint32_t marks[MARKS_EACH];
         size_t marked = 0;
         begin(&q, &native->w, (span){at + 2, size}, client, true, now);
-        if (q.type == T_AXFR || q.type == T_IXFR) /* transfer.begin is asked first */
+        if (is_transfer(&q)) /* transfer.begin is asked first */
             return;
         advance(&q, 1);
         sink reply = {t->out.at + begun + 2, 0, LARGEST, false};

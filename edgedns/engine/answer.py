@@ -128,10 +128,15 @@ def _by_form(view: View, query: Query, zone: Zone | None) -> Response | None:
     """What is answered by its form alone: another class, a zone that isn't ours, a transfer, a type nobody may ask for."""
     if query.qclass == types.CH:
         return chaos(view.node, query.folded, query.qtype)
-    if query.qclass not in (types.IN, types.ANY_CLASS) or zone is None:
+    if query.qclass not in (types.IN, types.ANY_CLASS):
         return Response(types.REFUSED, error=NOT_AUTHORITATIVE)
     if query.qtype in TRANSFERS:
-        return Response(types.REFUSED, error=PROHIBITED)
+        # RFC 5936 section 2.2.1: "If a server is not authoritative for the queried zone, the server SHOULD set the value to
+        # NotAuth(9)."
+        ours = query.folded in view.base.apexes
+        return Response(types.REFUSED, error=PROHIBITED) if ours else Response(types.NOTAUTH, error=NOT_AUTHORITATIVE)
+    if zone is None:
+        return Response(types.REFUSED, error=NOT_AUTHORITATIVE)
     # RFC 9824 section 3.5: a question for the NXNAME meta-type is answered FORMERR.
     if query.qtype == types.NXNAME:
         return Response(types.FORMERR, error=INVALID_QUERY_TYPE)

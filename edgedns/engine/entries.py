@@ -124,9 +124,11 @@ def _by_form(view: View, zone: Zone | None, name: bytes, qtype: int, qclass: byt
     """What is answered whatever the zone holds: as in engine.answer, where the RFCs are."""
     if qclass == CH:
         return _from_response(name, chaos(view.node, name, qtype))
-    if qclass not in (IN, ANY_CLASS) or zone is None:
+    if qclass not in (IN, ANY_CLASS):
         return REFUSED
-    return BY_TYPE.get(qtype)
+    if qtype in TRANSFERS:
+        return NO_TRANSFER if name in view.base.apexes else NO_ZONE
+    return REFUSED if zone is None else BY_TYPE.get(qtype)
 
 
 def _from_response(name: bytes, response: Response) -> Piece:
@@ -269,12 +271,11 @@ def _refusal(rcode: int, error: int | None) -> Piece:
 REFUSED = _refusal(types.REFUSED, edns.NOT_AUTHORITATIVE)
 NOT_IMPLEMENTED = _refusal(types.NOTIMP, edns.NOT_SUPPORTED)
 FAILED = _refusal(types.SERVFAIL, None)
-NO_TRANSFER = _refusal(types.REFUSED, edns.PROHIBITED)
+NO_TRANSFER, NO_ZONE = _refusal(types.REFUSED, edns.PROHIBITED), _refusal(types.NOTAUTH, edns.NOT_AUTHORITATIVE)
 BY_TYPE = {
     types.NXNAME: _refusal(types.FORMERR, edns.INVALID_QUERY_TYPE),
     types.MAILA: NOT_IMPLEMENTED,
     types.MAILB: NOT_IMPLEMENTED,
-    **dict.fromkeys(TRANSFERS, NO_TRANSFER),
 }
 
 

@@ -99,7 +99,7 @@ WRONG = [
 @pytest.mark.ours
 @pytest.mark.parametrize("records", WRONG)
 def test_5_2_what_is_no_tsig_at_its_place(either: Client, records: list[bytes]) -> None:
-    """Section 5.1: "If multiple TSIG RRs are detected or a TSIG RR is present in any other position, the DNS message is
+    """Section 5.1: "If multiple TSIG records are detected or a TSIG record is present in any other position, the DNS message is
     dropped and a response with RCODE 1 (FORMERR) MUST be returned."; the same where it can't be read. Its names are not
     compressed, or end in one of the question's."""
     assert rcode(either.send(with_additional(*records))) == "FORMERR"

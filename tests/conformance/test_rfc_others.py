@@ -92,8 +92,24 @@ def test_9471_3_1_glue_is_complete_or_tc(ask: Client) -> None:
 
 
 @pytest.mark.ours
-def test_5936_2_2_transfers_are_refused_here(ask: Client) -> None:
+@pytest.mark.parametrize("rtype", ["AXFR", "IXFR"])
+def test_5936_2_2_transfers_are_refused_here(either: Client, rtype: str) -> None:
     """RFC 5936 section 2.2: a server that won't transfer to this client says so."""
-    for rtype in ("AXFR", "IXFR"):
-        query = question("corners.example.", rtype)
-        assert rcode(ask.over("tcp").send(query)) in ("REFUSED", "NOTAUTH")
+    reply = either("corners.example.", rtype, edns=0)
+    assert (rcode(reply), reply.answer, reply.authority) == ("REFUSED", [], [])
+
+
+@pytest.mark.parametrize("rtype", ["AXFR", "IXFR"])
+@pytest.mark.parametrize("name", ["www", "nowhere", "child", "x.wild", "example.net.", "www.example.com.", "."])
+@pytest.mark.parametrize("edns", [-1, 0])
+def test_5936_2_2_1_what_is_no_zone_of_ours(ask: Client, name: str, rtype: str, edns: int) -> None:
+    """RFC 5936 section 2.2.1: "If a server is not authoritative for the queried zone, the server SHOULD set the value to
+    NotAuth(9)."."""
+    reply = ask.over("tcp")(name, rtype, edns=edns)
+    assert (rcode(reply), reply.answer, reply.authority) == ("NOTAUTH", [], [])
+
+
+@pytest.mark.ours
+def test_5936_2_2_1_over_udp_too(ask: Client) -> None:
+    assert [rcode(ask("www", rtype)) for rtype in ("AXFR", "IXFR")] == ["NOTAUTH", "NOTAUTH"]
+    assert rcode(ask("www", "AXFR", rclass="HS")) == "REFUSED"
