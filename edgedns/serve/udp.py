@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgedns.engine import native
 from edgedns.engine.limit import State, Terms, Verdict, limit, truncated
@@ -26,7 +26,7 @@ from edgedns.serve.batch import Batch
 
 if TYPE_CHECKING:
     from edgedns.config import Address
-    from edgedns.engine._fastpath import Limiter, Native
+    from edgedns.engine._fastpath import Native
     from edgedns.serve.clock import Clock
 
 # packet, client's packed address (4 or 16 octets), "udp" or "tcp", now (Unix seconds) -> reply, None for silence
@@ -88,39 +88,41 @@ def prepare(sock: socket.socket, wildcard: bool) -> None:
         sock.setsockopt(level, discover, _PMTUDISC_OMIT)
 
 
-def serve(
-    sock: socket.socket,
-    wildcard: bool,
-    respond: Respond,
-    clock: Clock,
-    cells: memoryview[int],
-    complain: Complain,
-    look: Look | None = None,
-    terms: Terms = NO_LIMIT,
-    leave: threading.Event = NEVER,
-    replies: Replies | None = None,
-    secrets: Secrets | None = None,
-) -> None:
+class Answering(NamedTuple):
+    """With what the loops of a worker answer, count and complain.
+
+    With `look` the native loop answers, and `respond` only what that hands back; with `replies` that answers, and `respond`
+    what that leaves.
+    """
+
+    respond: Respond
+    clock: Clock
+    cells: memoryview[int]
+    complain: Complain
+    look: Look | None = None
+    terms: Terms = NO_LIMIT
+    replies: Replies | None = None
+    secrets: Secrets = tuple
+
+
+def serve(sock: socket.socket, wildcard: bool, by: Answering, leave: threading.Event = NEVER) -> None:
     """Answer until `retire(sock)`, when what is in the socket's queue by then is answered still; or until `leave` is set.
 
-    Who leaves has answered all that it took, and what is queued is for who goes on reading there. With `look` the native
-    loop answers, and `respond` only what that hands back; with `replies` that answers, and `respond` what that leaves.
+    Who leaves has answered all that it took, and what is queued is for who goes on reading there.
     """
-    loops_natively = look is not None and native.LOOPS
-    limiter = native.limiter_of(terms, State()) if loops_natively and terms.limits else None
-    answer = _answering(respond, terms, State(), secrets or _no_secrets, cells, complain)
+    state = State()
+    limiter = native.limiter_of(by.terms, state) if native.LOOPS and by.look and by.terms.limits else None
     while True:
         try:
-            if look is not None and loops_natively:
-                _serve_native(sock, wildcard, respond, clock, cells, complain, look, limiter, leave)
+            if native.LOOPS and by.look:
+                native.serve(sock.fileno(), wildcard, _looking(by, by.look, leave), _handed_back(by), limiter)
             else:
-                at_once = _trying(replies, complain) if replies else _none
-                _serve_plain(sock, wildcard, at_once, answer, bool(terms.rate), clock, cells, leave)
+                _serve_plain(sock, wildcard, by, state, leave)
             return
         except Exception as error:
             if sock.fileno() < 0:
                 return
-            complain("serving UDP", error)
+            by.complain("serving UDP", error)
             time.sleep(0.01)  # whatever it is, it must not become a busy loop
 
 
@@ -148,40 +150,15 @@ def _no_secrets() -> Sequence[bytes]:
     return ()
 
 
-def _none(received: Sequence[tuple[bytes, bytes]], now: float) -> list[bytes | None]:
-    return [None] * len(received)
-
-
-def _trying(replies: Replies, complain: Complain) -> Replies:
-    """`replies`; where it raises, each packet is answered for itself."""
-
-    def tried(received: Sequence[tuple[bytes, bytes]], now: float) -> list[bytes | None]:
-        try:
-            return replies(received, now)
-        except Exception as error:
-            complain("answering a batch", error)
-            return _none(received, now)
-
-    return tried
-
-
-def _serve_plain(
-    sock: socket.socket,
-    wildcard: bool,
-    replies: Replies,
-    answer: Answer,
-    counted: bool,
-    clock: Clock,
-    cells: memoryview[int],
-    leave: threading.Event,
-) -> None:
-    """The loop in Python, batch by batch. `counted`: each reply counts for rate limiting."""
-    batch = Batch(sock, wildcard)
+def _serve_plain(sock: socket.socket, wildcard: bool, by: Answering, state: State, leave: threading.Event) -> None:
+    """The loop in Python, batch by batch."""
+    batch, replies, answer = Batch(sock, wildcard), _at_once(by), _answering(by, state)
+    cells, counted = by.cells, bool(by.terms.rate)
     while not (batch.ended or leave.is_set()):
         received = batch.receive()
         if not received:
             continue
-        now = clock.tick()
+        now = by.clock.tick()
         cells[UDP_RECEIVED] += len(received)
         found, looked_at = replies(received, now), []
         for at, (packet, client) in enumerate(received):
@@ -198,23 +175,37 @@ def _serve_plain(
         cells[TRUNCATED] += sum(reply[2] & TC for at in looked_at if (reply := found[at])) // TC
 
 
-def _answering(
-    respond: Respond, terms: Terms, state: State, secrets: Secrets, cells: memoryview[int], complain: Complain
-) -> Answer:
+def _at_once(by: Answering) -> Replies:
+    """`replies`; where there is none or it raises, each packet is answered for itself."""
+
+    def found(received: Sequence[tuple[bytes, bytes]], now: float) -> list[bytes | None]:
+        if by.replies:
+            try:
+                return by.replies(received, now)
+            except Exception as error:
+                by.complain("answering a batch", error)
+        return [None] * len(received)
+
+    return found
+
+
+def _answering(by: Answering, state: State) -> Answer:
     """`respond` with rate limiting behind it (the native loop has its own); what it raises is told, and none of it sent."""
+
+    respond, terms, secrets = by.respond, by.terms, by.secrets
 
     def answer(packet: bytes, client: bytes, reply: bytes | None, now: float) -> bytes | None:
         try:
             reply = reply or respond(packet, client, "udp", now)
             verdict = Verdict.SEND if reply is None else limit(terms, state, packet, reply, client, now, secrets())
         except Exception as error:
-            cells[UDP_RAISED] += 1
-            complain("answering", error)
+            by.cells[UDP_RAISED] += 1
+            by.complain("answering", error)
             return None
         if reply is not None and verdict:
-            reply = _limited(verdict, reply, terms, cells)
+            reply = _limited(verdict, reply, terms, by.cells)
         if reply is None:
-            cells[UDP_SILENT] += 1
+            by.cells[UDP_SILENT] += 1
         return reply
 
     return answer
@@ -228,41 +219,36 @@ def _limited(verdict: Verdict, reply: bytes, terms: Terms, cells: memoryview[int
     return truncated(reply) if verdict is Verdict.SLIP else None
 
 
-def _serve_native(
-    sock: socket.socket,
-    wildcard: bool,
-    respond: Respond,
-    clock: Clock,
-    cells: memoryview[int],
-    complain: Complain,
-    look: Look,
-    limiter: Limiter | None,
-    leave: threading.Event,
-) -> None:
-    """The loop in C, which counts what it sends; here is answered what it hands back."""
-
+def _looking(by: Answering, look: Look, leave: threading.Event) -> Callable[[], tuple[Native | None, float] | None]:
+    """What the loop in C, which counts what it sends, asks now and then: what it answers from, None to end."""
     seen: Native | None = None
 
     def look_now() -> tuple[Native | None, float] | None:
         nonlocal seen
         if leave.is_set():
             return None
-        now = clock.tick()
+        now = by.clock.tick()
         try:
             seen = look(now)
         except Exception as error:  # the last good one stands
-            complain("looking at what is published", error)
+            by.complain("looking at what is published", error)
         return seen, now
+
+    return look_now
+
+
+def _handed_back(by: Answering) -> Callable[[bytes, bytes], bytes | None]:
+    """What answers a packet that the loop in C hands back."""
 
     def answer(packet: bytes, client: bytes) -> bytes | None:
         try:
-            reply = respond(packet, client, "udp", clock.now)
+            reply = by.respond(packet, client, "udp", by.clock.now)
         except Exception as error:
-            cells[UDP_RAISED] += 1
-            complain("answering", error)
+            by.cells[UDP_RAISED] += 1
+            by.complain("answering", error)
             return None
         if reply is None:
-            cells[UDP_SILENT] += 1
+            by.cells[UDP_SILENT] += 1
         return reply
 
-    native.serve(sock.fileno(), wildcard, look_now, answer, limiter)
+    return answer

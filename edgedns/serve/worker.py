@@ -238,7 +238,8 @@ class Service:
         respond, cells = responder.respond, counters.cells
         # A responder of the native engine has a loop of its own.
         look = getattr(responder, "look", None) if getattr(responder, "engine", "") == "native" else None
-        replies, secrets = getattr(responder, "replies", None), getattr(responder, "cookie_secrets", None)
+        replies, secrets = getattr(responder, "replies", None), getattr(responder, "cookie_secrets", tuple)
+        by = udp.Answering(respond, clock, cells, complain, look, terms, replies, secrets)
         self._udp = [sock for sock in found if sock.type == socket.SOCK_DGRAM]
         listeners = [sock for sock in found if sock.type == socket.SOCK_STREAM]
         self._tcp = tcp.TcpServer(
@@ -246,11 +247,7 @@ class Service:
         )
         self._leaves = [threading.Event() for _ in self._udp]
         self._threads = [
-            threading.Thread(
-                target=udp.serve,
-                args=(sock, _is_wildcard(sock), respond, clock, cells, complain, look, terms, leave, replies, secrets),
-                daemon=True,
-            )
+            threading.Thread(target=udp.serve, args=(sock, _is_wildcard(sock), by, leave), daemon=True)
             for sock, leave in zip(self._udp, self._leaves, strict=True)
         ]
         self._threads.append(threading.Thread(target=self._tcp.run, daemon=True))

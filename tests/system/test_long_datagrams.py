@@ -40,8 +40,9 @@ def client(request: pytest.FixtureRequest, example: Example) -> Iterator[socket.
     def look(now: float) -> Native:
         return native.native_of(example.steered.at(now), SECRETS, tally)
 
-    ahead = (served, False, respond, Clock(wall=lambda: NOW), tally.cells, Complaints("test", print))
-    thread = threading.Thread(target=udp.serve, args=(*ahead, look if request.param == "native" else None))
+    answering = look if request.param == "native" else None
+    by = udp.Answering(respond, Clock(wall=lambda: NOW), tally.cells, Complaints("test", print), answering)
+    thread = threading.Thread(target=udp.serve, args=(served, False, by))
     thread.start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(3)

@@ -51,8 +51,8 @@ class Served:
         self.sock = udp.open_socket(address)
         self.port: int = self.sock.getsockname()[1]
         complain = Complaints("test", self.lines.append)
-        arguments = (self.sock, address.is_wildcard, self.respond, Standing(), self.tally.cells, complain, self.look, terms)
-        self.thread = threading.Thread(target=udp.serve, args=arguments, daemon=True)
+        by = udp.Answering(self.respond, Standing(), self.tally.cells, complain, self.look, terms)
+        self.thread = threading.Thread(target=udp.serve, args=(self.sock, address.is_wildcard, by), daemon=True)
         if start:
             self.thread.start()
 

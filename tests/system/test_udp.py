@@ -30,8 +30,8 @@ class Served:
         self.cells = metrics.Counters().cells
         self.lines: list[str] = []
         complain = Complaints("test", self.lines.append)
-        arguments = (self.sock, address.is_wildcard, Echo("/nowhere").respond, Clock(), self.cells, complain)
-        self.thread = threading.Thread(target=udp.serve, args=arguments, kwargs={"replies": replies}, daemon=True)
+        by = udp.Answering(Echo("/nowhere").respond, Clock(), self.cells, complain, replies=replies)
+        self.thread = threading.Thread(target=udp.serve, args=(self.sock, address.is_wildcard, by), daemon=True)
         if start:
             self.thread.start()
 
