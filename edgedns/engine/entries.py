@@ -72,19 +72,27 @@ class Entry:
 
 def entry_of(view: View, name: bytes, type_class: bytes) -> Entry | None:
     """The Entry for a folded name and its four octets of type and class."""
-    return view.entries.get(name + type_class) or entry_beside(view, name, type_class) or make_entry(view, name, type_class)
+    entry: Entry | None = view.entries.get(name + type_class) or entry_beside(view, name, type_class)
+    if entry is None:
+        entry, exists = make_entry(view, name, type_class)
+        if exists:
+            keep(view, name + type_class, entry)
+    return entry
 
 
-def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
-    """The same, made anew; it is kept for the next time unless it is a refusal."""
+def make_entry(view: View, name: bytes, type_class: bytes) -> tuple[Entry | None, bool]:
+    """The same, made anew; and whether the name exists, so that the caller may remember it.
+
+    What names share is kept for the next time.
+    """
     base, qtype = view.base, int.from_bytes(type_class[:2], "big")
     zone = base.zone_of(name, parent_side=qtype == types.DS)
     by_form = _by_form(view, zone, name, qtype, type_class[2:])
     if by_form is not None or zone is None:
-        return _entry(base.elsewhere, qtype, by_form or REFUSED)
+        return _entry(base.elsewhere, qtype, by_form or REFUSED), False
     node, outcome, exact = find_outcome(base, zone, name, qtype)
     if outcome == NONE:
-        return None
+        return None, False
     # Names of one length share what they are answered alike, those that don't exist above all: nothing else differs.
     place = (zone.number, -1 if exact and not outcome & STEERED else node)
     key = (*place, outcome, len(name), request_cell("udp", b"", qtype), type_class[3])
@@ -95,12 +103,10 @@ def make_entry(view: View, name: bytes, type_class: bytes) -> Entry | None:
         if entry is not None and type_class[2:] == ANY_CLASS:
             entry = _without_aa(entry)
         if entry is not None:
-            _keep(view, key, entry)
-    if entry is not None and exact:
-        _keep(view, name + type_class, entry)
-    elif entry is not None and base.node_index(zone.number, parent := name[1 + name[0] :]) >= 0:
-        _keep(view, (parent, type_class, len(name)), entry)
-    return entry
+            keep(view, key, entry)
+    if entry is not None and not exact and base.node_index(zone.number, parent := name[1 + name[0] :]) >= 0:
+        keep(view, (parent, type_class, len(name)), entry)
+    return entry, exact and entry is not None
 
 
 def entry_beside(view: View, name: bytes, type_class: bytes) -> Entry | None:
@@ -114,7 +120,7 @@ def entry_beside(view: View, name: bytes, type_class: bytes) -> Entry | None:
     return known
 
 
-def _keep(view: View, key: bytes | tuple[object, ...], entry: Entry) -> None:
+def keep(view: View, key: bytes | tuple[object, ...], entry: Entry | None) -> None:
     if len(view.entries) >= ENTRIES_MAX:
         view.entries.clear()
     view.entries[key] = entry

@@ -14,7 +14,18 @@ from edgedns.dns.edns import COOKIE, GROWTH, KEEPALIVE, NSID, OVERHEAD
 from edgedns.engine import lookup
 from edgedns.engine.answer import EDNS_MINIMUM, TCP_IDLE, TCP_LIMIT, UDP_PAYLOAD, UDP_PLAIN, Secrets
 from edgedns.engine.asked import HEADER, LOOK_UP, Asked, Options, name_end, read
-from edgedns.engine.entries import NO_TRANSFER, NOT_IMPLEMENTED, QR, WITH_OPT, Entry, Piece, entry_beside, entry_of, make_entry
+from edgedns.engine.entries import (
+    NO_TRANSFER,
+    NOT_IMPLEMENTED,
+    QR,
+    WITH_OPT,
+    Entry,
+    Piece,
+    entry_beside,
+    entry_of,
+    keep,
+    make_entry,
+)
 from edgedns.engine.forms import KNOWN_BY, MOST, OPT_HEAD, OPT_SIZE, OPTION_HEAD, SCOPES, Form, form_of
 from edgedns.engine.seen import NOT_STEERED, Ring, Seen, drawn, due, note
 from edgedns.engine.snapshot import UNIT_BITS, Snapshot, View
@@ -123,7 +134,9 @@ def _look_up(view: View, packet: bytes, end: int) -> Known | None:
     if entry is None:
         entry = entry_beside(view, name, type_class)
     if entry is None and name_end(packet) + 4 == end:
-        entry = make_entry(view, name, type_class)
+        entry, exists = make_entry(view, name, type_class)
+        if exists and name != packet[HEADER : end - 4]:  # else `known` has it, but for its other spellings
+            keep(view, name + type_class, entry)
     if entry is None or (entry.static.error and form.head) or entry.static is NO_TRANSFER:
         return None
     # RFC 7871 section 7.2.1: with a client subnet only the first link of a chain to a steered name is given.

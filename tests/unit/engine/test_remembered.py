@@ -76,3 +76,17 @@ def test_a_new_ranking_leaves_what_is_known_of_questions(example: Example) -> No
     assert first.at(NOW).choices is not second.at(NOW).choices
     assert before != after
     assert after == anew
+
+
+def test_a_name_is_remembered_once_but_for_its_spellings(example: Example) -> None:
+    snapshot, tally = Snapshot(example.steered.root, example.steered.files), example.tally()
+    view, question = snapshot.at(NOW), b"\3ns1\3cdn\7example\3net\0\0\1\0\1"
+    small = asked("ns1.cdn.example.net.")
+    assert fastpath.reply(snapshot, asked(OWNER), bytes(4), "udp", NOW, SECRETS, tally), "the form of its OPT record is known"
+    wanted = fastpath.reply(snapshot, small, bytes(4), "udp", NOW, SECRETS, tally)
+    assert small[2:] in view.known
+    assert question not in view.entries
+    assert fastpath.reply(snapshot, small, bytes(4), "udp", NOW, SECRETS, tally) == wanted
+    large = asked("NS1.cdn.example.net.")
+    assert fastpath.reply(snapshot, large, bytes(4), "udp", NOW, SECRETS, tally)
+    assert question in view.entries
