@@ -22,6 +22,7 @@ from tests.property.test_native import Large, large  # noqa: F401 (a fixture)
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "edgedns" / "engine" / "_fastpath.c"
 COUNT = 4000
+TRANSFER = bytes.fromhex("1234 0000 0001 0000 0000 0000") + b"\3big\7example\0" + bytes.fromhex("00fb 0001")  # IXFR
 
 
 def library(name: str) -> str:
@@ -70,11 +71,13 @@ def packets(large: Large, dice: Random, count: int) -> list[tuple[bytes, bytes, 
 def test_strangers(module: Path, large: Large, tmp_path: Path) -> None:  # noqa: F811
     file = tmp_path / "strangers"
     sections = {**flat(large), "secondary": b"\4\x08\x7f" + bytes(15)}  # what 127.0.0.0/8 asks of transfers is handed back
-    file.write_bytes(pickle.dumps((sections, packets(large, Random(1), COUNT), NOW)))
+    asked = packets(large, Random(1), COUNT)
+    asked[:: COUNT // 40] = [(TRANSFER, bytes((127, 0, 0, 1)), "udp")] * 40
+    file.write_bytes(pickle.dumps((sections, asked, NOW)))
     replies, handed_back, streamed = run(module, file)
     assert replies > COUNT * 0.8
     assert streamed > COUNT * 0.8
-    assert handed_back > 0
+    assert handed_back > 0  # many are lost: the flood is faster than the sanitizers
 
 
 @pytest.mark.parametrize("seed", range(8))
