@@ -16,8 +16,22 @@ from edgedns.steer.deciding.hold import Evidence, Hold, Pace, step
 from edgedns.steer.deciding.holdout import held_out
 from edgedns.steer.deciding.losing import switched_off
 from edgedns.steer.failure.health import Health
-from edgedns.steer.table.rows import KEY, LEVELS, Bools, Floats, Ints, Keys, Rows, level_of, nearest, pack, parents, unpack
-from edgedns.steer.table.wan import Grid, WanTable
+from edgedns.steer.table.rows import (
+    KEY,
+    LEVELS,
+    Bools,
+    Floats,
+    Grid,
+    Ints,
+    Keys,
+    Rows,
+    level_of,
+    nearest,
+    pack,
+    parents,
+    unpack,
+)
+from edgedns.steer.table.wan import WanTable
 
 KEEP_SHARE = 0.6
 NO_KEYS: Keys = np.zeros(0, dtype=KEY)

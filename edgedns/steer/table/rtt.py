@@ -66,6 +66,11 @@ def rtt_at(position: Floats) -> Floats:
     return RTT_LEAST_MS * (RTT_MOST_MS / RTT_LEAST_MS) ** (np.minimum(position, BUCKETS) / BUCKETS)
 
 
+def arm_places(arms: Ints, providers: int) -> Ints:
+    """Arm codes -> positions in a flat [row, family, provider] array."""
+    return (arms // PROVIDERS) * providers + (arms & (PROVIDERS - 1))
+
+
 @dataclass(frozen=True)
 class Cells:
     """What was measured up to one round, decayed to it: weights[c] samples in the cell codes[c], sorted.
