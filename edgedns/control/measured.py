@@ -108,7 +108,7 @@ class Measured:
         if stale:
             return None
         counted = beside(self.rtt.cells(), self.beacons.cells())
-        return table_of(counted, only=list(providers), losing=self.health.losing())
+        return table_of(counted, only=list(providers), losing=self.vantages.trusted(self.health.losing()))
 
     def _vet(self, round_: Batch, now: float) -> Batch:
         self.catchments.hold_to(round_, now)

@@ -217,8 +217,8 @@ def _loss(
 
 
 def _losing(mine: Estimate, best: Estimate) -> str:
-    """What it has lost, where it is that rather than its RTT that the one given is better by."""
-    return f", {mine.loss:.0%} being lost," if mine.loss >= best.loss + 0.01 else ""
+    """The share that it loses, where it is faster than the one given, and that is why it is not."""
+    return f", {mine.loss:.0%} being lost," if mine.loss >= best.loss + 0.01 and mine.rtt_ms < best.rtt_ms else ""
 
 
 def _rounded(value: float) -> float | None:

@@ -316,7 +316,9 @@ def _evidence(
     value[by_rtt], doubt[by_rtt] = _by_rtt(typical[by_rtt], samples[by_rtt])
     candidate = np.zeros((len(keys), len(arms)), dtype=np.bool_)
     candidate[:, [arms.index(name) for name in usable]] = _row_candidates(world, keys, usable, family)
-    return Evidence(candidate, value, value - doubt, typical, samples, known, _weight(world, keys), worse)
+    shared = np.zeros(len(keys))
+    shared[known] = table.terms.wait * table.loss[source[known], at].min(axis=1, initial=1.0)
+    return Evidence(candidate, value, value - doubt, typical, samples, known, _weight(world, keys), worse, shared)
 
 
 def _weight(world: World, keys: Keys) -> Floats:

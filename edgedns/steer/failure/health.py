@@ -6,7 +6,7 @@ first of them, the same vantage got a reply from the same network through anothe
 vantage. A provider is down where (network, provider) after (network, provider) turns silent and none replies.
 
 Losses reach the histograms only when the path replied again and its siblings were clean meanwhile: an outage is told
-here, once, and leaves no mark on the estimate.
+here, once, and leaves no mark on the histograms. Until that is known they are `losing`.
 """
 
 from __future__ import annotations

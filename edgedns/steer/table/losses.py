@@ -7,8 +7,9 @@ p of losses counts as p x 1 s on top of each round trip, as far as it is more th
 A loss or two tell little of a share. A row expects of each provider what the level above has, times how much more the row
 loses over all providers (that is its target's), and its own n samples are weighed against that as n : k. How much k is the
 table tells, for each level, by the variance of shares about what was expected of them, beyond what dice would give
-(beta-binomial, by moments): where packets are lost one by one and everywhere alike, k is large and no single loss moves
-anything; where arms differ, a second loss is believed.
+(beta-binomial, by moments), less a standard error: where packets are lost one by one and everywhere alike, or one arm lost
+one, k is large and that moves nobody; where many arms differ, a second loss is believed. Beside that a single arm may stand
+out among clean ones by its own samples.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import betaln, expit
 
 from edgedns.steer.table.batch import Batch
-from edgedns.steer.table.pooling import ENOUGH_ROWS, LEAST_ARMS, lent
+from edgedns.steer.table.pooling import ENOUGH_ROWS, lent
 from edgedns.steer.table.rows import Grid, Ints, lineage, lookup, pack, starts
-from edgedns.steer.table.rtt import BUCKETS, CELLS, LOST, Cells, arm_places, bucket_of, rtt_at
+from edgedns.steer.table.rtt import BUCKETS, CELLS, LOST, Cells, arm_places, at_home, bucket_of, rtt_at
 
-USUAL = 8.0  # samples that an expectation is worth where arms are too few to tell
 LEAST, MOST = 1.0, 1e4
 ALMOST_ALL = 0.9
 ONE_LOSS = np.float32(0.5)  # in a row more or less says nothing of the row
+ODD, NORMAL = 0.01, 0.01
+SECOND = 1.2  # decayed losses: more than one
 REPEATED = 1.5  # decayed samples from which on an arm's share says something
 DICE = 0.7  # the scatter of a decayed share: between a half (steady) and the whole (fresh) of what as many samples have
 DICE_OF_LEVELS = 2.0  # ... more, since those under a level differ too
@@ -61,7 +64,7 @@ def _add(losing: Batch, cells: Cells, lost: Grid, samples: Grid) -> None:
     counted: list[Ints] = []
     for level in lineage(losing.rows):
         row = lookup(cells.keys, pack(level))[losing.row]
-        new = (row >= 0) & (provider >= 0)
+        new = (row >= 0) & (provider >= 0) & (at_home(losing) if not counted else True)
         for before in counted:
             new &= row != before
         for grid in (lost, samples):
@@ -85,10 +88,32 @@ def shares(
         dice = np.where(speaks[at], np.float32(DICE_OF_LEVELS), np.float32(DICE))[:, None, None]
         some = slice(None, None, 1 + len(at) // ENOUGH_ROWS)
         told[depth] = worth = (
-            trust[depth] if trust else _strength(gone[some], count[some], expected[some], dice[some], bool(top.any()))
+            trust[depth] if trust else _strength(lost[at[some]], samples[at[some]], expected[some], dice[some], bool(top.any()))
         )
         out[at] = (gone + np.float32(worth) * expected) / (count + np.float32(worth))
+        alone = at[~speaks[at]]
+        out[alone] = _told_apart(out[alone], *(grid[~speaks[at]] for grid in (gone, count)))
     return out, tuple(told)
+
+
+def _told_apart(share: Grid, gone: Grid, count: Grid) -> Grid:
+    """Shares, of arms that lose far more than the others of their row by their own samples.
+
+    One of `ODD` arms is taken to lose anything, 1 % or 40 (Beta(1, 4)), the others what their row does, and `NORMAL` at least;
+    by Bayes' rule an arm is the one or the other. A single loss says nothing of that; a second and third within a few rounds
+    do, however few arms there are to learn from.
+    """
+    some = np.nonzero(gone > SECOND)
+    if not len(some[0]):
+        return share
+    others = (gone.sum(axis=2, keepdims=True) - gone) / np.maximum(count.sum(axis=2, keepdims=True) - count, np.float32(1.0))
+    usual = np.clip(np.maximum(others, share)[some], NORMAL, ALMOST_ALL).astype(np.float64)
+    x, n = gone[some].astype(np.float64), count[some].astype(np.float64)
+    likelier = betaln(x + 1, n - x + 4) - betaln(1, 4) - x * np.log(usual) - (n - x) * np.log1p(-usual)
+    odd = expit(np.log(ODD / (1 - ODD)) + likelier)
+    out = share.copy()
+    out[some] = odd * np.maximum((x + 1) / (n + 5), usual) + (1 - odd) * share[some]
+    return out
 
 
 def _expected(higher: Grid, gone: Grid, count: Grid) -> Grid:
@@ -99,17 +124,20 @@ def _expected(higher: Grid, gone: Grid, count: Grid) -> Grid:
 
 
 def _strength(gone: Grid, count: Grid, expected: Grid, dice: Grid, top: bool) -> float:
-    """k of one level. Of the topmost, which expects of each provider what all have, few arms must do."""
+    """k of one level. How far arms are from what was expected counts less a standard error: a lone loss proves nothing.
+
+    Of the topmost, which expects of each provider what all have, there are but few arms.
+    """
     counted = count >= REPEATED
-    arms = counted.sum(axis=2, keepdims=True)
-    if counted.sum() < (2 if top else LEAST_ARMS):
-        return USUAL
+    if counted.sum() < 2:
+        return MOST
     spread = expected * (1.0 - expected) * np.ones_like(count)
     off = (gone / np.maximum(count, np.float32(1e-9)) - expected) ** 2
     if top:
+        arms = counted.sum(axis=2, keepdims=True)
         off = off * (arms / np.maximum(arms - 1, 1))  # one degree of freedom went into the mean
-    noise = (dice * spread / np.maximum(count, np.float32(1e-9)))[counted]
-    between = off[counted].mean(dtype=np.float64) - noise.mean(dtype=np.float64)
+    beyond = (off - dice * spread / np.maximum(count, np.float32(1e-9)))[counted].astype(np.float64)
+    between = beyond.mean() - (0.0 if top else beyond.std() / np.sqrt(len(beyond)))
     return float(np.clip(spread[counted].mean(dtype=np.float64) / max(between, 1e-12) - 1.0, LEAST, MOST))
 
 

@@ -138,7 +138,7 @@ class RttStore:
         if later.any():
             self.observe_columns(batch.take(later & (rounds <= self.round + 2)))
         counted = vet(_only_where(batch, ~later & (rounds > self.round - KEPT_ROUNDS * self.half_life)))
-        home = _at_home(counted)
+        home = at_home(counted)
         self._count(_only_where(counted, home))
         self._count(_only_where(replace(counted, rows=above_networks(counted.rows)), ~home))
 
@@ -440,7 +440,7 @@ def _one_of(parts: list[_Counted]) -> _Counted:
     return _summed(codes, weights, seen, "stable")
 
 
-def _at_home(batch: Batch) -> Bools:
+def at_home(batch: Batch) -> Bools:
     """False where a network was measured over the other family: that counts from (ASN, country) upwards."""
     space = batch.rows["family"][batch.row]
     return np.asarray((space == 0) | (space == batch.family), dtype=np.bool_)

@@ -218,14 +218,15 @@ def _table(cells: Cells, names: tuple[str, ...], terms: Terms, losing: Batch | N
     level = level_of(rows)
     depths = [np.flatnonzero(level == depth) for depth in range(len(LEVELS))]
     counted = losses.tally(cells, shape, losing) if terms.wait else None
-    loss, loss_trust = np.zeros(shape, dtype=np.float32), (0.0,) * len(LEVELS)
+    loss = np.zeros(shape, dtype=np.float32)
+    loss_trust: tuple[float, ...] = ()
     if counted is not None:
         loss, loss_trust = losses.shares(*counted, depths, parent, like.loss_trust if like else ())
     wait = losses.waits(loss, terms.wait)
     arms = arms_of(cells, shape, terms.quantiles, wait)
     mean, sd = _shrunk(arms.wins, arms.samples, depths, parent, terms)
     typical, trust = pooled(arms.ln_ms, arms.variance, arms.replies, depths, parent, like.trust if like else ())
-    typical = np.where(np.isnan(typical) & (arms.samples > 0), np.float32(RTT_MOST_MS), np.exp(typical))
+    typical = np.where(np.isnan(typical) & (lent(arms.samples, arms.samples) > 0), np.float32(RTT_MOST_MS), np.exp(typical))
     seen = np.zeros(shape)
     seen.reshape(-1)[arm_places(cells.arms, len(names))] = cells.seen
     return WanTable(
