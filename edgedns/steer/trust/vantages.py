@@ -16,6 +16,7 @@ An order (`by` whom) goes over all that. Times are Unix seconds.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -157,8 +158,10 @@ class Vantages:
     def trusted(self, batch: Batch) -> Batch:
         """Of any samples those of whom nobody who measures the same contradicts, by what was vetted last."""
         kept = ~self._is_outvoted(batch) & ~np.isin(batch.vantages, self.quarantined)[batch.vantage]
-        alone = [[(vantage, provider) in self._losing_alone for provider in batch.providers] for vantage in batch.vantages]
-        kept &= ~(batch.lost & np.array(alone, dtype=np.bool_)[batch.vantage, batch.provider])
+        alone = np.zeros((len(batch.vantages), len(batch.providers)), dtype=np.bool_)
+        for (i, vantage), (p, provider) in product(enumerate(batch.vantages), enumerate(batch.providers)):
+            alone[i, p] = (vantage, provider) in self._losing_alone
+        kept &= ~(batch.lost & alone[batch.vantage, batch.provider])
         return batch if kept.all() else batch.take(kept)
 
     def _is_outvoted(self, batch: Batch) -> Bools:
