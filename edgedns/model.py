@@ -327,7 +327,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is believed of one provider for one network row. loss: the share of probes that it loses."""
+    """What is believed of one provider for one network row."""
 
     provider: str
     wan: float
@@ -336,7 +336,6 @@ class Estimate:
     high: float
     score: float
     rtt_ms: float
-    loss: float
     samples: float
     age: float
     health: str

@@ -151,14 +151,14 @@ def _candidates(told: dict[str, Any]) -> Table:
     """Every candidate with what is known of it, the one that was given in bold."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("provider", no_wrap=True)
-    for heading in ("WAN", "90 %", "W50", "RTT ms", "lost", "samples", "age s"):
+    for heading in ("WAN", "90 %", "W50", "RTT ms", "samples", "age s"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("health", no_wrap=True)
     for one in told["candidates"]:
         interval = f"{_signed(one.get('low'))} … {_signed(one.get('high'))}" if one.get("low") is not None else NOT_KNOWN
         table.add_row(
             one["provider"], _signed(one.get("wan")), interval, _number(one.get("w50"), 2), _number(one.get("rtt_ms"), 1),
-            _percent(one.get("loss")), _number(one.get("samples"), 1), _number(one.get("age"), 0), _health(one),
+            _number(one.get("samples"), 1), _number(one.get("age"), 0), _health(one),
             style="bold" if one["provider"] == told["provider"] else "",
         )  # fmt: skip
     return table
@@ -180,10 +180,6 @@ def _health(one: dict[str, Any]) -> str:
 
 def _signed(value: float | None) -> str:
     return NOT_KNOWN if value is None else f"{value:+.2f}"
-
-
-def _percent(value: float | None) -> str:
-    return NOT_KNOWN if value is None else f"{value * 100:.0f} %"
 
 
 def _number(value: float | None, places: int) -> str:

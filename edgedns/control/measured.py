@@ -105,10 +105,7 @@ class Measured:
             self.beacons.close_round(now)
         self.vantages.close(now, period)
         self.health.leave_out(self.vantages.quarantined)
-        if stale:
-            return None
-        counted = beside(self.rtt.cells(), self.beacons.cells())
-        return table_of(counted, only=list(providers), losing=self.vantages.trusted(self.health.losing()))
+        return None if stale else table_of(beside(self.rtt.cells(), self.beacons.cells()), only=list(providers))
 
     def _vet(self, round_: Batch, now: float) -> Batch:
         self.catchments.hold_to(round_, now)

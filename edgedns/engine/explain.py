@@ -173,7 +173,6 @@ def _candidate(
             "high": _rounded(estimate.high),
             "score": _rounded(estimate.score),
             "rtt_ms": _rounded(estimate.rtt_ms),
-            "loss": _rounded(estimate.loss),
             "samples": _rounded(estimate.samples),
             "age": _rounded(now - evidence.table.at + estimate.age),
             "level": estimate.level,
@@ -203,7 +202,7 @@ def _loss(
     mine, best = estimates.get(name), estimates.get(choice.provider)
     if mine is not None and best is not None and choice.reason in (Reason.MEASURED, Reason.HELD, Reason.GUARDED):
         if mine.score <= best.score:
-            return f"score {mine.score:+.2f}{_losing(mine, best)} is not above {best.score:+.2f}"
+            return f"score {mine.score:+.2f} is not above {best.score:+.2f}"
         if evidence.is_off(column, network):
             return f"score {mine.score:+.2f} is above {best.score:+.2f}, but this network was slower by what steering chose"
         return f"score {mine.score:+.2f} is above {best.score:+.2f}, not by enough or not for long enough to move"
@@ -214,11 +213,6 @@ def _loss(
     if choice.unit is not None:
         return "this hash unit falls to another share"
     return "it stands later in the order"
-
-
-def _losing(mine: Estimate, best: Estimate) -> str:
-    """The share that it loses, where it is faster than the one given, and that is why it is not."""
-    return f", {mine.loss:.0%} being lost," if mine.loss >= best.loss + 0.01 and mine.rtt_ms < best.rtt_ms else ""
 
 
 def _rounded(value: float) -> float | None:

@@ -36,7 +36,7 @@ from tests.conformance.peers import free_port
 NETWORKS, PROVIDERS = 100_000, 8
 SETTLE = 3.0
 SWAPS, WINDOW = 20, 0.4
-ARRAYS = ("mean", "w50", "sd", "rtt", "typical", "loss", "samples", "seen")
+ARRAYS = ("mean", "w50", "sd", "rtt", "typical", "samples", "seen")
 NAMES = tuple(f"p{number}" for number in range(PROVIDERS))
 
 

@@ -15,6 +15,7 @@ import pytest
 from edgedns.engine.seen import STEP
 from tests.system.serving import SLACK, TOKEN, Server, serving
 
+pytestmark = pytest.mark.xdist_group("top")  # one server, of which each test sees what was asked before
 ASKED = 3000
 WORDS = {"EDGEDNS_TOKEN": TOKEN, "COLUMNS": "120"}
 

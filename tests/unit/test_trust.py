@@ -34,7 +34,6 @@ LIES: dict[str, Tells] = {
     "a rival at 1 ms": lambda provider, rtt, dice: 1.0 if provider == "cedar" else rtt,
     "the best one slow": lambda provider, rtt, dice: rtt + 400 if provider == "birch" else rtt,
     "the best one lost": lambda provider, rtt, dice: None if provider == "birch" else rtt,
-    "the best one lost at times": lambda provider, rtt, dice: None if provider == "birch" and dice.random() < 0.2 else rtt,
     "a rival at 1 ms, all else lost": lambda provider, rtt, dice: 1.0 if provider == "cedar" else None,
     "everything lost": lambda provider, rtt, dice: None,
     "anything": lambda provider, rtt, dice: None if dice.random() < 0.3 else dice.uniform(0.2, 500.0),

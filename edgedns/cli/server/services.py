@@ -237,11 +237,10 @@ def _wan_row(control: Control, i: int, level: int) -> dict[str, Any]:
     for f, family in enumerate((4, 6)):
         for p, provider in enumerate(table.providers):
             if table.samples[i, f, p] > 0:
-                names = ("mean", "w50", "rtt", "loss", "samples")
-                cells = {name: round(float(getattr(table, name)[i, f, p]), 3) for name in names}
+                cells = {name: round(float(getattr(table, name)[i, f, p]), 3) for name in ("mean", "w50", "rtt", "samples")}
                 arms.append({
                     "provider": provider, "family": family, "wan": cells["mean"], "w50": cells["w50"],
-                    "rtt_ms": cells["rtt"], "loss": cells["loss"], "samples": cells["samples"],
+                    "rtt_ms": cells["rtt"], "samples": cells["samples"],
                 })  # fmt: skip
     name = control.world.table.names.get(key.asn)
     return {"network": key.text, "asn": key.asn if key.asn > 0 else None, "as_name": name, "level": level, "arms": arms}

@@ -57,7 +57,6 @@ class Evidence:
     candidate: may serve. value: belief, cautious: the same less doubt. typical: RTT in ms, NaN unknown. samples: decayed.
     known[row]: something was measured for the row or above it. weight[row]: its share of traffic in any unit. worse: its RTT
     shifted upwards within the last two rounds, or since the last table; then value and typical are by what it is now.
-    shared[row]: ms that losses cost through every arm alike, which typical is without.
     """
 
     candidate: Bools
@@ -68,7 +67,6 @@ class Evidence:
     known: Bools
     weight: Floats
     worse: Bools
-    shared: Floats
 
 
 def step(action: Wan, evidence: Evidence, held: Hold, pace: Pace) -> tuple[Hold, Ints]:
@@ -183,7 +181,7 @@ def _note(hold: Hold, wanted: Bools, best: Ints, pace: Pace) -> None:
 
 def _watch(hold: Hold, moving: Bools, left: Ints, evidence: Evidence, pace: Pace) -> None:
     """From a move on, remember what the row had before."""
-    rtt = evidence.typical[np.arange(len(hold)), left] + evidence.shared
+    rtt = evidence.typical[np.arange(len(hold)), left]
     hold["left"] = np.where(moving, left, hold["left"])
     hold["guard_rtt"] = np.where(moving, rtt, hold["guard_rtt"])
     hold["worse"] = np.where(moving, 0, hold["worse"])
@@ -193,7 +191,7 @@ def _guard(action: Wan, evidence: Evidence, hold: Hold, current: Ints, well: Boo
     """Rows whose RTT got worse by a move, two rounds in a row, and better where they came from: back, and stay a while."""
     every = np.arange(len(hold))
     watched = (hold["left"] >= 0) & (pace.now - hold["moved"] <= pace.watch) & well
-    rtt, limit = evidence.typical[every, current] + evidence.shared, hold["guard_rtt"] * pace.worse + action.margin_ms
+    rtt, limit = evidence.typical[every, current], hold["guard_rtt"] * pace.worse + action.margin_ms
     regret = evidence.value[every, hold["left"]] > evidence.value[every, current]
     worse = watched & (rtt > limit) & regret
     hold["worse"] = np.where(worse, hold["worse"] + 1, 0)

@@ -16,22 +16,8 @@ from edgedns.steer.deciding.hold import Evidence, Hold, Pace, step
 from edgedns.steer.deciding.holdout import held_out
 from edgedns.steer.deciding.losing import switched_off
 from edgedns.steer.failure.health import Health
-from edgedns.steer.table.rows import (
-    KEY,
-    LEVELS,
-    Bools,
-    Floats,
-    Grid,
-    Ints,
-    Keys,
-    Rows,
-    level_of,
-    nearest,
-    pack,
-    parents,
-    unpack,
-)
-from edgedns.steer.table.wan import WanTable
+from edgedns.steer.table.rows import KEY, LEVELS, Bools, Floats, Ints, Keys, Rows, level_of, nearest, pack, parents, unpack
+from edgedns.steer.table.wan import Grid, WanTable
 
 KEEP_SHARE = 0.6
 NO_KEYS: Keys = np.zeros(0, dtype=KEY)
@@ -316,9 +302,7 @@ def _evidence(
     value[by_rtt], doubt[by_rtt] = _by_rtt(typical[by_rtt], samples[by_rtt])
     candidate = np.zeros((len(keys), len(arms)), dtype=np.bool_)
     candidate[:, [arms.index(name) for name in usable]] = _row_candidates(world, keys, usable, family)
-    shared = np.zeros(len(keys))
-    shared[known] = table.terms.wait * table.loss[source[known], at].min(axis=1, initial=1.0)
-    return Evidence(candidate, value, value - doubt, typical, samples, known, _weight(world, keys), worse, shared)
+    return Evidence(candidate, value, value - doubt, typical, samples, known, _weight(world, keys), worse)
 
 
 def _weight(world: World, keys: Keys) -> Floats:

@@ -6,7 +6,7 @@ first of them, the same vantage got a reply from the same network through anothe
 vantage. A provider is down where (network, provider) after (network, provider) turns silent and none replies.
 
 Losses reach the histograms only when the path replied again and its siblings were clean meanwhile: an outage is told
-here, once, and leaves no mark on the histograms. Until that is known they are `losing`.
+here, once, and leaves no mark on the estimate.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from edgedns.steer.failure.paths import (
     siblings,
     waves,
 )
-from edgedns.steer.failure.runs import CLEAN, RUN, clean_beside, going_on
 from edgedns.steer.failure.shift import LEVEL, Levels, Singles
 from edgedns.steer.failure.verdicts import arms, with_levels
 from edgedns.steer.probing.doubts import Seen, Want, wants
@@ -68,6 +67,7 @@ RECENT = 600.0
 SPEAKING = 15.0
 HOUR = 3600.0
 KEPT = 6 * HOUR
+CLEAN = 15.0
 HOLD = 10.0
 HOLD_ALONE = 90.0
 MOST_FLAPS = 3
@@ -81,6 +81,8 @@ _PATH = np.dtype(
     ]
 )  # fmt: skip
 _WHOLE = np.dtype([("cusum", "<f8"), ("began", "<f8"), ("since", "<f8"), ("asked", "<f8"), ("flaps", "<i4"), ("down", "?")])
+
+_RUN = np.dtype([("path", "<i8"), ("run", "<i8"), ("began", "<f8"), ("lost", "<f8")])
 
 
 class Health:
@@ -177,11 +179,6 @@ class Health:
         if self.provider_down(provider, family) or self.down(rows_of([key]), [provider], family)[0, 0]:
             return "down"
         return "suspect" if (self._paths["run"][self._paths_of(key, provider, family)] > 0).any() else "up"
-
-    def losing(self) -> Batch:
-        """Losses that histograms don't count yet, since nobody knows what they are the beginning of."""
-        paths = going_on(self._codes, self._paths, self.at)
-        return self._samples_of(paths, np.full(len(paths), np.nan), self._paths["lost"][paths])
 
     def lands_elsewhere(self, vantage: str, provider: str, network: NetworkKey, family: Family) -> None:
         """That vantage's probes are answered to another one: it hears nothing any more, and nothing is wrong with the path."""
@@ -319,7 +316,7 @@ class Health:
         counted = loss & ~state["down"]
         state["began"] = np.where(counted & (state["run"] == 0), at, state["began"])
         over = reply & (state["run"] > 0) & ~state["down"]
-        ended = np.zeros(int(over.sum()), dtype=RUN)
+        ended = np.zeros(int(over.sum()), dtype=_RUN)
         ended["path"] = path[over]
         for name in ("run", "began", "lost"):
             ended[name] = state[name][over]
@@ -471,7 +468,10 @@ class Health:
         runs = np.concatenate(ended)
         if not len(runs):
             return
-        kept = runs[clean_beside(self._codes, self._paths, runs["path"], runs["began"], runs["began"] - CLEAN)]
+        owner, sibling = siblings(self._codes, runs["path"])
+        began = runs["began"][owner]
+        clean = (self._paths["replied"][sibling] > began - CLEAN) & (self._paths["lost"][sibling] < began - CLEAN)
+        kept = runs[np.bincount(owner[clean], minlength=len(runs)) > 0]
         repeated = np.repeat(np.arange(len(kept)), kept["run"])
         yield self._samples_of(kept["path"][repeated], np.full(len(repeated), np.nan), kept["lost"][repeated])
 

@@ -19,9 +19,9 @@ from edgedns.steer.failure.health import Health
 from edgedns.steer.probing.explore import choose, expected_gain
 from edgedns.steer.replay.trace import Trace
 from edgedns.steer.table.batch import Batch
-from edgedns.steer.table.rows import Bools, Floats, Grid, Ints, Rows, lineage, nearest, pack
+from edgedns.steer.table.rows import Bools, Floats, Ints, Rows, lineage, nearest, pack
 from edgedns.steer.table.rtt import Cells, RttStore, without
-from edgedns.steer.table.wan import TERMS, Terms, WanTable, estimate, table_of
+from edgedns.steer.table.wan import TERMS, Grid, Terms, WanTable, estimate, table_of
 
 Objective = Literal["graded", "median", "rtt"]
 Schedule = Literal["random", "engine"]
@@ -50,7 +50,7 @@ class Plan:
 
     def terms(self) -> Terms:
         """`median` is the literal definition: P(rtt < the pooled median), unshrunk and without caution."""
-        return Terms(quantiles=(0.5,), prior=0.0, cautious=0.0, wait=0.0) if self.objective == "median" else TERMS
+        return Terms(quantiles=(0.5,), prior=0.0, cautious=0.0) if self.objective == "median" else TERMS
 
     def pace(self) -> Pace:
         """... and without hysteresis: whoever has the highest value, of equals the first."""
@@ -173,7 +173,7 @@ class _Stage:
 
     def settle(self, now: float) -> None:
         """Decide by all that was counted."""
-        self.table = estimate(self.store, self.plan.terms(), only=self.names, losing=self.health.losing())
+        self.table = estimate(self.store, self.plan.terms(), only=self.names)
         self.decisions = self.decide(self.table, self.decisions, now)
 
     def decide(self, table: WanTable, before: Decisions | None, now: float) -> Decisions:
@@ -266,21 +266,20 @@ class _LeftOut:
         chosen, believed = self.stage.serving(trace.unit_row[units])
         if self.stage.table is None:
             return chosen, believed
-        cells, losing = self.stage.store.cells(), self.stage.health.losing()
+        cells, trust = self.stage.store.cells(), self.stage.table.trust
         every = np.unique(trace.unit_vantage[units])
         for number, vantage in enumerate(every):
             watch(number / len(every))
             mine = np.flatnonzero(trace.unit_vantage[units] == vantage)
             rows = trace.unit_row[units[mine]]
-            chosen[mine], believed[mine] = self._stage_of(trace.batch.vantages[vantage], rows, cells, losing).serving(rows)
+            chosen[mine], believed[mine] = self._stage_of(trace.batch.vantages[vantage], rows, cells, trust).serving(rows)
         return chosen, believed
 
-    def _stage_of(self, vantage: str, rows: Ints, cells: Cells, losing: Batch) -> _Stage:
+    def _stage_of(self, vantage: str, rows: Ints, cells: Cells, trust: tuple[float, ...]) -> _Stage:
         keys = np.unique(np.concatenate([pack(level) for level in lineage(self.stage.rows[rows])]))
         own = self.own.get(vantage)
         left = cells if own is None else without(cells, own.cells(), keys)
-        others = losing.take(np.array([name != vantage for name in losing.vantages], dtype=np.bool_)[losing.vantage])
-        table = table_of(left, self.stage.plan.terms(), self.stage.names, others, like=self.stage.table)
+        table = table_of(left, self.stage.plan.terms(), only=self.stage.names, trust=trust)
         decided = self.stage.decide(table, self.decisions.get(vantage), cells.at)
         self.decisions[vantage] = decided
         return replace(self.stage, table=table, decisions=decided)

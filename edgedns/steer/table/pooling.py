@@ -14,7 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedns.steer.table.rows import Grid, Ints
+from edgedns.steer.table.rows import Ints
+
+Grid = NDArray[np.float32]
 
 MOST = 4.0  # samples: what the level above is worth at most, as in the prior of WAN
 LEAST_ARMS = 30  # from fewer, variances tell nothing: then k is 0

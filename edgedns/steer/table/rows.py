@@ -24,7 +24,6 @@ Rows = NDArray[np.void]
 Keys = NDArray[np.bytes_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Grid = NDArray[np.float32]  # [row, family (v4, v6), provider] as a rule
 Bools = NDArray[np.bool_]
 Sections = dict[str, NDArray[Any]]
 

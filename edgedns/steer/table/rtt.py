@@ -66,11 +66,6 @@ def rtt_at(position: Floats) -> Floats:
     return RTT_LEAST_MS * (RTT_MOST_MS / RTT_LEAST_MS) ** (np.minimum(position, BUCKETS) / BUCKETS)
 
 
-def arm_places(arms: Ints, providers: int) -> Ints:
-    """Arm codes -> positions in a flat [row, family, provider] array."""
-    return (arms // PROVIDERS) * providers + (arms & (PROVIDERS - 1))
-
-
 @dataclass(frozen=True)
 class Cells:
     """What was measured up to one round, decayed to it: weights[c] samples in the cell codes[c], sorted.
@@ -138,7 +133,7 @@ class RttStore:
         if later.any():
             self.observe_columns(batch.take(later & (rounds <= self.round + 2)))
         counted = vet(_only_where(batch, ~later & (rounds > self.round - KEPT_ROUNDS * self.half_life)))
-        home = at_home(counted)
+        home = _at_home(counted)
         self._count(_only_where(counted, home))
         self._count(_only_where(replace(counted, rows=above_networks(counted.rows)), ~home))
 
@@ -440,7 +435,7 @@ def _one_of(parts: list[_Counted]) -> _Counted:
     return _summed(codes, weights, seen, "stable")
 
 
-def at_home(batch: Batch) -> Bools:
+def _at_home(batch: Batch) -> Bools:
     """False where a network was measured over the other family: that counts from (ASN, country) upwards."""
     space = batch.rows["family"][batch.row]
     return np.asarray((space == 0) | (space == batch.family), dtype=np.bool_)

@@ -4,8 +4,7 @@ Three things hold it, from the mildest to the hardest, and none of them takes a 
 long as it is alone there:
 
 - a *share*: in no round does a vantage carry more than half of what counts for a (network, provider) that others measure too;
-- *outvoted*: where three or more measure a network, what one alone sees otherwise is not counted there (`views.py`); nor are,
-  where three or more measure a provider, the losses of one that loses far more through it than the others do;
+- *outvoted*: where three or more measure a network, what one alone sees otherwise is not counted there (`views.py`);
 - *quarantine*: none of its samples count anywhere, where for two rounds it was odd on most networks that it shares, beyond what
   its place explains, or lost far more than others did, through each provider. It ends a minute after it agrees again, and
   twice as late each time. Never is half of the vantages in quarantine that way, and never the last one.
@@ -16,7 +15,6 @@ An order (`by` whom) goes over all that. Times are Unix seconds.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,7 @@ from edgedns.errors import SourceError
 from edgedns.steer.failure.paths import GROUP, PROVIDERS, VANTAGES
 from edgedns.steer.table.batch import Batch, joined
 from edgedns.steer.table.rows import Bools, Ints, Sections, pack, pack_json, starts, unpack_json
-from edgedns.steer.trust.views import LEAST_VANTAGES, NOBODY, Outvoted, Seen, Views
+from edgedns.steer.trust.views import NOBODY, Outvoted, Seen, Views
 
 SHARE = 0.5
 LEAST_SHARED = 8  # networks
@@ -88,7 +86,6 @@ class Vantages:
     kept_out: int = 0
     views: Views = field(default_factory=Views)
     _outvoted: Outvoted = NOBODY
-    _losing_alone: set[tuple[str, str]] = field(default_factory=set)
     _late: Outvoted = NOBODY
     _vetted_at: float = 0.0
     _open: dict[str, _Tally] = field(default_factory=dict)
@@ -141,9 +138,9 @@ class Vantages:
         sick = self._sick()
         for name, standing in self.standings.items():
             self._weigh(standing, verdict.seen.get(name, Seen(0, 0, 0, 0)), sick, now)
-        self._outvoted, self._losing_alone, self._vetted_at = verdict.outvoted, self._alone_in_losses(), now
+        self._outvoted, self._vetted_at = verdict.outvoted, now
         self.outvoted += int(self._is_outvoted(batch).sum())
-        left = self.trusted(batch)
+        left = self._trusted(batch)
         shared = within_share(left)
         self.capped += int((~shared).sum())
         return left if shared.all() else left.take(shared)
@@ -152,16 +149,11 @@ class Vantages:
         """Of other samples of the round that was vetted last, those that may be counted."""
         if len(self.standings) < 2:
             return batch
-        left = self.trusted(batch)
+        left = self._trusted(batch)
         return left.take(within_share(left))
 
-    def trusted(self, batch: Batch) -> Batch:
-        """Of any samples those of whom nobody who measures the same contradicts, by what was vetted last."""
+    def _trusted(self, batch: Batch) -> Batch:
         kept = ~self._is_outvoted(batch) & ~np.isin(batch.vantages, self.quarantined)[batch.vantage]
-        alone = np.zeros((len(batch.vantages), len(batch.providers)), dtype=np.bool_)
-        for (i, vantage), (p, provider) in product(enumerate(batch.vantages), enumerate(batch.providers)):
-            alone[i, p] = (vantage, provider) in self._losing_alone
-        kept &= ~(batch.lost & alone[batch.vantage, batch.provider])
         return batch if kept.all() else batch.take(kept)
 
     def _is_outvoted(self, batch: Batch) -> Bools:
@@ -247,36 +239,18 @@ class Vantages:
             tally[0] += int(sent[each])
             tally[1] += float(lost[each])
 
-    def _losses(self) -> dict[str, dict[str, float]]:
-        """provider -> vantage -> share lost, of those that sent enough, where they are several."""
-        shares: dict[str, dict[str, float]] = {}
-        for (vantage, provider), (sent, lost) in self._sent.items():
-            if sent >= LEAST_SENT:
-                shares.setdefault(provider, {})[vantage] = lost / sent
-        return {provider: mine for provider, mine in shares.items() if len(mine) > 1}
-
     def _sick(self) -> dict[str, tuple[float, float]]:
         """Of each vantage that sent enough through two providers or more, where it is nearest to the others: (loss, theirs)."""
+        losses: dict[str, dict[str, float]] = {}
+        for (vantage, provider), (sent, lost) in self._sent.items():
+            if sent >= LEAST_SENT:
+                losses.setdefault(provider, {})[vantage] = lost / sent
         beside: dict[str, list[tuple[float, float]]] = {}
-        for mine in self._losses().values():
-            for vantage, loss in mine.items():
-                beside.setdefault(vantage, []).append((loss, _of_others(mine, vantage)))
+        for mine in losses.values():
+            for vantage, loss in mine.items() if len(mine) > 1 else ():
+                others = sorted(other for name, other in mine.items() if name != vantage)
+                beside.setdefault(vantage, []).append((loss, others[(len(others) - 1) // 2]))
         return {name: min(pairs, key=lambda pair: pair[0] - pair[1]) for name, pairs in beside.items() if len(pairs) > 1}
-
-    def _alone_in_losses(self) -> set[tuple[str, str]]:
-        """(vantage, provider) where it loses more than twice what others do, and more than chance may give (three sd)."""
-        return {
-            (vantage, provider)
-            for provider, mine in self._losses().items()
-            if len(mine) >= LEAST_VANTAGES
-            for vantage, loss in mine.items()
-            if loss > 2 * _of_others(mine, vantage) + self._chance(vantage, provider, _of_others(mine, vantage))
-        }
-
-    def _chance(self, vantage: str, provider: str, share: float) -> float:
-        """Three standard deviations of that share in what it sent; where it is 0, of one in all."""
-        sent = self._sent[vantage, provider][0]
-        return 3 * float(np.sqrt(max(share, 1 / sent) / sent))
 
     def _weigh(self, standing: Standing, seen: Seen, losses: dict[str, tuple[float, float]], now: float) -> None:
         """How one vantage agrees with the others by what the round brought."""
@@ -319,12 +293,6 @@ class Vantages:
             for each in active:
                 if not each.by:
                     self._end(each, "no other vantage is measuring any more", now)
-
-
-def _of_others(shares: dict[str, float], name: str) -> float:
-    """The median of all but one; of two in the middle the lower."""
-    others = sorted(share for other, share in shares.items() if other != name)
-    return others[(len(others) - 1) // 2]
 
 
 def within_share(batch: Batch) -> Bools:

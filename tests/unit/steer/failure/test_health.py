@@ -186,55 +186,6 @@ def test_an_outage_leaves_no_loss_in_the_histograms() -> None:
     assert net.lost_counted() == 0
 
 
-def losing(net: Internet) -> dict[tuple[int, str], int]:
-    """How many losses of runs that go on are told of, by network and provider."""
-    batch = net.health.losing()
-    told: dict[tuple[int, str], int] = {}
-    assert batch.lost.all()
-    for row, provider in zip(batch.row.tolist(), batch.provider.tolist(), strict=True):
-        arm = int(batch.rows["asn"][row]) - 64500, batch.providers[provider]
-        told[arm] = told.get(arm, 0) + 1
-    return told
-
-
-def heard(at: float, provider: str, rtt: float | None = 20.0) -> RttSample:
-    return RttSample(at, "fra1", provider, network(3), 4, rtt)
-
-
-def test_losses_that_nothing_ended_are_told_until_they_are_an_outage() -> None:
-    net, told = Internet().run(60), []
-    for second in range(6):
-        net.take([heard(1060.5 + second, "birch", None), heard(1060.6 + second, "alder")])
-        told.append(losing(net).get((3, "birch"), 0))
-    assert told == [1, 2, 3, 4, 0, 0], "of an outage histograms know nothing"
-    assert net.states("birch")[3] == "down"
-    assert net.lost_counted() == 0
-
-
-def test_a_loss_after_which_nobody_asked_again_says_nothing_for_long() -> None:
-    net = Internet().run(60)
-    net.take([heard(1060.5, "birch", None), heard(1060.6, "alder")])
-    assert losing(net) == {(3, "birch"): 1}
-    net.take([heard(1125.0, "alder")])
-    assert losing(net) == {}
-
-
-def test_a_loss_that_a_reply_followed_is_the_histograms() -> None:
-    net = Internet().run(60)
-    net.take([heard(1060.5, "birch", None), heard(1060.6, "alder")])
-    assert losing(net) == {(3, "birch"): 1}
-    net.take([heard(1060.8, "birch")])
-    assert losing(net) == {}
-    assert net.lost_counted() == 1
-
-
-def test_losses_of_a_vantage_that_hears_nobody_are_told_of_nobody() -> None:
-    net = Internet(cut=lambda at, i, p, v: at > 1060 and v == "fra1", vantages=("fra1", "sin1")).run(60)
-    for _ in range(200):
-        net.run(0.1)
-        assert losing(net) == {}
-
-
 def test_isolated_losses_count() -> None:
     lost = {(3, "birch"): 0}
 
