@@ -189,7 +189,7 @@ def test_true_round_trips_reach_explain(tmp_path: Path) -> None:
             for number, name in enumerate(providers):
                 truth = world.paths[globe.Arm(network, number, 4)].rtt
                 found = users_of(made, network)[name]
-                late = 8.0 * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))  # ms, of a busy router
+                late = 5.0 * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))  # ms, of a busy router
                 assert 0.9 * truth - 1 < found["rtt_ms"] < 1.1 * truth + late, (network, name, found)  # a bucket is 9 % wide
 
 
