@@ -15,6 +15,7 @@ import json
 import mmap
 import os
 import re
+import stat
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 MAGIC: Final = int.from_bytes(b"edgcnt\x00\x01", "little")
-RING_MAGIC: Final = int.from_bytes(b"edgring\x01", "little")
+RING_MAGIC: Final = int.from_bytes(b"edgring\x02", "little")
 RING_HEAD: Final = 64
 HEADER: Final = 16
 CELLS: Final = 1 << 18
@@ -96,11 +97,11 @@ SHAPES: Final[dict[str, Shape]] = {
 }
 
 
-def _map_file(path: Path, size: int, magic: bytes, mode: int = 0o644) -> mmap.mmap:
+def _map_file(path: Path, size: int, magic: bytes) -> mmap.mmap:
     """Map `path` shared, `size` octets; a file of another size or start is replaced. OSError when it can't be."""
     if path.exists() and not _is_ours(path, size, magic):
         path.unlink()  # whoever still maps it keeps it
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         # Reserved now, so that a full disk is an error here and not a SIGBUS at some later count.
         os.posix_fallocate(descriptor, 0, size)
@@ -182,19 +183,34 @@ def ring_path(run: Path, slot: int) -> Path:
 
 
 def map_ring(path: Path, octets: int) -> memoryview:
-    """A worker's ring of samples (engine.seen); it holds addresses, so only its owner reads it. OSError when it can't be."""
-    mapped = memoryview(_map_file(path, octets, RING_MAGIC.to_bytes(8, "little"), 0o600))
+    """A worker's ring of samples (engine.seen), empty; only its owner reads it: it holds addresses. OSError if it can't be.
+
+    It ends with the process: `path` leads others to its memory, which no disk has a copy of, so that no answer waits for one.
+    """
+    descriptor = os.memfd_create(path.name)
+    os.fchmod(descriptor, 0o600)
+    os.ftruncate(descriptor, octets)
+    mapped = memoryview(mmap.mmap(descriptor, octets))
     mapped[:RING_HEAD].cast("Q")[0] = RING_MAGIC
+    aside = path.with_suffix(f".{os.getpid()}.new")
+    aside.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
+    aside.replace(path)
     return mapped
 
 
 def read_rings(run: Path) -> list[bytes]:
-    """The content of the rings of all workers, dead ones too."""
+    """The content of the rings of all workers that live."""
     found = []
     for path in sorted(run.glob("worker-*.seen")):
         with contextlib.suppress(OSError):
-            found.append(path.read_bytes())
+            found.append(_read_ring(path))
     return [content for content in found if content[:8] == RING_MAGIC.to_bytes(8, "little")]
+
+
+def _read_ring(path: Path) -> bytes:
+    """Empty where the path leads to what is no file: it was of a process that is gone, whose number another has."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
 
 
 class WorkerHead(NamedTuple):

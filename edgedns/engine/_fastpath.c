@@ -23,7 +23,7 @@
 #include <string.h>
 
 /* Of the sections and signatures; native.py takes no module of another. To be raised when either changes. */
-enum { FORM = 8 };
+enum { FORM = 9 };
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the published files are little-endian; plain Python answers here"

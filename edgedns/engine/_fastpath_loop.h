@@ -25,10 +25,9 @@ enum {
     RECEIVED, REPLIED, SILENT, RAISED, UNSENT, TCP_RECEIVED, TCP_REPLIED, TCP_SILENT, TRUNCATED = 10, RATE_DROPPED = 14, RATE_SLIPPED, HANDED_BACK, SHED, FIXED,
 };
 
-/* A message that is answered stage by stage: its number, where its reply is to be kept (or NULL), whether it is in the sample. */
+/* A message that is answered stage by stage: its number, and where its reply is to be kept (or NULL). */
 typedef struct {
     int message;
-    bool noted;
     kept *place;
 } open_one;
 
@@ -209,19 +208,25 @@ static void answer_one(loop *l, const open_one *one, query *q)
         return;
     }
     if (one->place && !q->cookie.size)
-        keep(&l->memo, one->place, q->packet, q->client, (span){out.at, out.size}, l->marks + marked, l->marked - marked);
-    if (one->noted || (q->w->ring.count && is_due(l->dice)))
+        keep(&l->memo, one->place, q, (span){out.at, out.size}, l->marks + marked, l->marked - marked);
+    if (q->w->ring.count && is_due(l->dice))
         note(q);
     give(l, one->message, (size_t)size);
 }
 
-/* Give a reply again. */
-static void give_again(loop *l, int i, const kept *k, span packet)
+/* Give a reply again. `q` is room to read the packet, for the sample, which is to know more than is kept. */
+static void give_again(loop *l, int i, const kept *k, span packet, span client, query *q)
 {
     sink out = {l->replies + l->filled, 0, REPLY_ROOM, false};
     put_kept(k, packet, &out);
     memcpy(l->marks + l->marked, k->marks, k->marked * sizeof *k->marks);
     l->marked += k->marked;
+    if (l->native->w.ring.count && is_due(l->dice)) {
+        begin(q, &l->native->w, packet, client, false, l->now);
+        q->said.answered = k->answered;
+        q->said.rcode = k->rcode;
+        note(q);
+    }
     give(l, i, out.size);
 }
 
@@ -230,17 +235,14 @@ static void answer_group(loop *l, int first, int last)
 {
     int open = 0;
     for (int i = first; i < last && l->native; i++) {
-        const world *w = &l->native->w;
         span packet = {l->in_part[i].iov_base, l->in[i].msg_len}, client = client_of(l, i);
         kept *place = place_of(&l->memo, packet, client);
-        bool known = place && is_kept(&l->memo, place, packet, client);
-        bool noted = known && w->ring.count && is_due(l->dice); /* what the sample is to know is not kept */
-        if (known && !noted) {
-            give_again(l, i, place, packet);
+        if (place && is_kept(&l->memo, place, packet, client)) {
+            give_again(l, i, place, packet, client, &l->asked[open]);
             continue;
         }
-        begin(&l->asked[open], w, packet, client, false, l->now);
-        l->open[open++] = (open_one){i, noted, place};
+        begin(&l->asked[open], &l->native->w, packet, client, false, l->now);
+        l->open[open++] = (open_one){i, place};
     }
     advance(l->asked, open);
     for (int k = 0; k < open; k++)

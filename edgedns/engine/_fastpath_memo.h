@@ -5,12 +5,12 @@
  * client subnets, cost a look at `seen` and drive nothing out. Whoever gives another world begins a new `epoch`.
  */
 
-enum { MEMO = 512, MEMO_ROOM = 212, ID = 2 /* octets */ };
+enum { MEMO = 512, MEMO_ROOM = 207, ID = 2 /* octets */ };
 
 typedef struct {
     uint64_t epoch;
-    uint32_t marks[MARKS_EACH];
-    uint8_t marked, asked, said, client_size; /* how many marks, and octets of each */
+    uint32_t marks[MARKS_EACH], answered; /* `answered` and `rcode` as in a plan */
+    uint8_t rcode, marked, asked, said, client_size; /* how many marks, and octets of each */
     uint8_t client[16];
     uint8_t octets[MEMO_ROOM]; /* the packet's, then the reply's, both from behind the ID on */
 } kept;
@@ -61,14 +61,17 @@ static bool is_kept(const memo *m, const kept *k, span packet, span client)
            same((span){k->client, k->client_size}, client);
 }
 
-static void keep(const memo *m, kept *k, span packet, span client, span reply, const uint32_t *marks, size_t marked)
+static void keep(const memo *m, kept *k, const query *q, span reply, const uint32_t *marks, size_t marked)
 {
+    span packet = q->packet, client = q->client;
     sink octets = {k->octets, 0, MEMO_ROOM, false}, address = {k->client, 0, sizeof k->client, false};
     put(&octets, behind_id(packet));
     put(&octets, behind_id(reply));
     put(&address, client);
     bool whole = !octets.full && !address.full && marked <= MARKS_EACH;
     k->epoch = m->epoch;
+    k->answered = q->said.answered;
+    k->rcode = (uint8_t)q->said.rcode;
     k->asked = whole ? (uint8_t)(packet.size - ID) : 0; /* no packet is so short */
     k->said = (uint8_t)(reply.size - ID);
     k->client_size = (uint8_t)client.size;

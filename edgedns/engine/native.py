@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgedns.engine._fastpath import Limiter, Native
 
-FORM = 8  # of the sections and signatures that this module and the C code agree on
+FORM = 9  # of the sections and signatures that this module and the C code agree on
 try:
     from edgedns.engine import _fastpath
 except ImportError:  # there was no compiler: plain Python answers

@@ -2,8 +2,8 @@
 
 A worker has one ring, in a file beside its counters. Whoever answers counts down to the next query of the sample; the step
 is drawn anew each time by a generator whose state never leaves the process, so that nobody can aim at being in it. An entry
-holds its number and a checksum of its octets: it is written as it is, without a lock, and a reader passes over what was being
-written meanwhile. Addresses are what packets said: only those of `proven` entries are not forged.
+holds its number and a checksum of its octets, up to the end of its name: it is written as it is, without a lock, and a reader
+passes over what was being written meanwhile. Addresses are what packets said: only those of `proven` entries are not forged.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ PLACES = 4096
 STEP = 32  # one query in so many, on the average
 HEAD = metrics.RING_HEAD
 CHECK = 4
-# cell of the answer, number, time, client, subnet; type, rcode, flags, families of both, the subnet's length; name
-BODY = Struct("<IQd16s16sHBBBBBB256s")
-SIZE = CHECK + BODY.size
+# cell of the answer, number, time, client, subnet; type, rcode, flags, families of both, the subnet's length, the name's
+BODY = Struct("<IQd16s16sHBBBBBB")
+NAME = CHECK + BODY.size
+SIZE = NAME + 256
 OCTETS = HEAD + PLACES * SIZE
 WRITTEN = 1  # the head's word that holds the last number
 NOT_STEERED = 0xFFFFFFFF
@@ -113,10 +114,10 @@ def note(ring: Ring, seen: Seen) -> None:
     families = FAMILY[len(seen.client)], FAMILY[len(seen.subnet)]
     body = BODY.pack(
         *(seen.answered, number, seen.at, seen.client, seen.subnet, seen.qtype, seen.rcode),
-        *(PROVEN * seen.proven | TCP * seen.tcp, *families, seen.source, len(seen.name), seen.name),
+        *(PROVEN * seen.proven | TCP * seen.tcp, *families, seen.source, len(seen.name)),
     )
-    start = HEAD + number % ring.places * SIZE
-    ring.octets[start : start + SIZE] = zlib.crc32(body).to_bytes(CHECK, "little") + body
+    start, used = HEAD + number % ring.places * SIZE, body + seen.name
+    ring.octets[start : start + CHECK + len(used)] = zlib.adler32(used).to_bytes(CHECK, "little") + used
 
 
 def parse(content: bytes, since: float = 0.0, until: float = float("inf")) -> list[Seen]:
@@ -126,12 +127,12 @@ def parse(content: bytes, since: float = 0.0, until: float = float("inf")) -> li
         fields = BODY.unpack_from(content, start + CHECK)
         if not since <= fields[2] < until:
             continue
-        check = int.from_bytes(content[start : start + CHECK], "little")
-        if check == zlib.crc32(content[start + CHECK : start + SIZE]):
-            answered, number, at, client, subnet, qtype, rcode, flags, family, subnet_family, source, size, name = fields
+        answered, number, at, client, subnet, qtype, rcode, flags, family, subnet_family, source, size = fields
+        check, used = int.from_bytes(content[start : start + CHECK], "little"), content[start + CHECK : start + NAME + size]
+        if check == zlib.adler32(used):
             addresses = client[: WIDTH.get(family, 0)], subnet[: WIDTH.get(subnet_family, 0)]
             proven, tcp = bool(flags & PROVEN), bool(flags & TCP)
-            found.append((number, Seen(at, *addresses, source, name[:size], qtype, rcode, answered, proven, tcp)))
+            found.append((number, Seen(at, *addresses, source, used[BODY.size :], qtype, rcode, answered, proven, tcp)))
     return [seen for _, seen in sorted(found) if seen.client]
 
 

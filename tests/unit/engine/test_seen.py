@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 import threading
 import zlib
 from itertools import pairwise
@@ -50,7 +53,7 @@ def test_an_entry_that_is_being_written_is_passed_over() -> None:
     ring = ring_of(3)
     for one in (ONE, OTHER, ONE):
         seen.note(ring, one)
-    for place in range(SIZE):
+    for place in range(seen.NAME + len(OTHER.name)):
         torn = bytearray(ring.octets)
         torn[HEAD + SIZE + place] ^= 0x10
         assert len(seen.parse(bytes(torn))) == 2
@@ -64,22 +67,40 @@ def test_whatever_lies_in_a_file_is_no_error(tmp_path: Path) -> None:
     strange = bytearray(whole)
     body = bytearray(strange[HEAD + SIZE + seen.CHECK : HEAD + 2 * SIZE])
     body[56] = 9  # a family that there isn't, and a good checksum
-    strange[HEAD + SIZE : HEAD + 2 * SIZE] = zlib.crc32(body).to_bytes(4, "little") + body
+    strange[HEAD + SIZE : HEAD + 2 * SIZE] = zlib.adler32(body[: seen.BODY.size + len(OTHER.name)]).to_bytes(4, "little") + body
     contents = (whole[:-1], whole[: HEAD + 2 * SIZE], bytes(strange), b"", bytes(OCTETS), b"x" * 999, whole[:8])
     for slot, content in enumerate(contents, 1):
         metrics.ring_path(tmp_path, slot).write_bytes(content)
-    metrics.ring_path(tmp_path, 9).mkdir()
+    metrics.ring_path(tmp_path, 8).symlink_to("/proc/1/fd/99999")
+    os.mkfifo(metrics.ring_path(tmp_path, 9))  # reading would wait for who writes
+    metrics.ring_path(tmp_path, 10).mkdir()
     assert seen.read(tmp_path) == [ONE, ONE, ONE]
     assert opened(tmp_path, 5).octets[HEAD:] == bytes(OCTETS - HEAD)
 
 
-def test_all_workers_are_read_and_a_new_one_goes_on(tmp_path: Path) -> None:
+def test_all_workers_are_read_and_a_new_one_begins_anew(tmp_path: Path) -> None:
     seen.note(opened(tmp_path, 0), OTHER)
     seen.note(opened(tmp_path, 1), ONE)
+    assert seen.read(tmp_path) == [ONE, OTHER]
     seen.note(opened(tmp_path, 0), OTHER._replace(at=1002.0))
-    assert seen.read(tmp_path) == [ONE, OTHER, OTHER._replace(at=1002.0)]
+    assert seen.read(tmp_path) == [ONE, OTHER._replace(at=1002.0)]
     assert seen.read(tmp_path, 1001.5) == [OTHER._replace(at=1002.0)]
     assert metrics.ring_path(tmp_path, 0).stat().st_mode & 0o777 == 0o600  # it holds addresses
+
+
+def test_no_disk_has_a_page_of_it(tmp_path: Path) -> None:
+    ring = opened(tmp_path, 0)
+    assert len(ring.octets) == OCTETS
+    mapped = [line for line in Path("/proc/self/smaps").read_text().splitlines() if "worker-0.seen" in line]
+    assert mapped
+    assert all("memfd:" in line for line in mapped)
+
+
+def test_it_ends_with_its_process(tmp_path: Path) -> None:
+    noting = "import sys, tests.unit.engine.test_seen as t; t.seen.note(t.opened(t.Path(sys.argv[1]), 3), t.ONE)"
+    subprocess.run([sys.executable, "-c", noting, str(tmp_path)], check=True)
+    assert metrics.ring_path(tmp_path, 3).is_symlink()
+    assert seen.read(tmp_path) == []
 
 
 @pytest.mark.parametrize("step", [1, 32])
