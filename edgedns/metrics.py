@@ -190,7 +190,7 @@ def map_ring(path: Path, octets: int) -> memoryview:
     descriptor = os.memfd_create(path.name)
     os.fchmod(descriptor, 0o600)
     os.ftruncate(descriptor, octets)
-    mapped = memoryview(mmap.mmap(descriptor, octets))
+    mapped = memoryview(mmap.mmap(descriptor, octets, mmap.MAP_SHARED | mmap.MAP_POPULATE))
     mapped[:RING_HEAD].cast("Q")[0] = RING_MAGIC
     aside = path.with_suffix(f".{os.getpid()}.new")
     aside.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")

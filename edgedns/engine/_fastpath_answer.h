@@ -149,8 +149,6 @@ static void reject(query *q, int rcode)
         q->signer.size = 0;
     if (rcode == NOERROR && q->cookie.size > CLIENT_COOKIE && cookie_worth(q) == BAD)
         rcode = BADCOOKIE; /* RFC 7873 section 5.4 */
-    q->subnet.size = q->name_size = 0;
-    q->type = 0;
     q->said = refusal(q->w, rcode, rcode == NOTIMP ? NOT_SUPPORTED : NO_ERROR);
 }
 
@@ -368,17 +366,27 @@ static void apply(const world *w, const uint32_t *marks, size_t size)
             ((uint32_t *)w->networks.at)[marks[i] & ~BIT31]++;
 }
 
-/* Read a packet, up to where memory has to be waited for. */
-static void begin(query *q, const world *w, span packet, span client, bool tcp, double now)
+/* Read a packet. Of one that its form alone settles no more is known. The rcode that it earns, or LOOK_UP; neither if it is not
+ * answered here, by `state`. */
+static int take_in(query *q, const world *w, span packet, span client, bool tcp, double now)
 {
     memset(&q->said, 0, offsetof(query, labels) - offsetof(query, said));
     q->w = w, q->packet = packet, q->client = client, q->tcp = tcp, q->now = now;
     q->state = client.size == 4 || client.size == 16 ? SETTLED : UNKNOWN;
     if (packet.size < HEADER || packet.at[2] & QR)
         q->state = SILENT_ONE;
+    int rcode = q->state == SETTLED ? read_packet(q) : NOERROR;
+    if (rcode != LOOK_UP)
+        q->subnet.size = q->name_size = 0, q->type = 0;
+    return rcode;
+}
+
+/* Read a packet, and go on to where memory has to be waited for. */
+static void begin(query *q, const world *w, span packet, span client, bool tcp, double now)
+{
+    int rcode = take_in(q, w, packet, client, tcp, now);
     if (q->state != SETTLED)
         return;
-    int rcode = read_packet(q);
     if (rcode == LOOK_UP)
         begin_question(q);
     else

@@ -222,7 +222,7 @@ static void give_again(loop *l, int i, const kept *k, span packet, span client, 
     memcpy(l->marks + l->marked, k->marks, k->marked * sizeof *k->marks);
     l->marked += k->marked;
     if (l->native->w.ring.count && is_due(l->dice)) {
-        begin(q, &l->native->w, packet, client, false, l->now);
+        take_in(q, &l->native->w, packet, client, false, l->now);
         q->said.answered = k->answered;
         q->said.rcode = k->rcode;
         note(q);

@@ -27,7 +27,7 @@ from edgedns.engine.entries import (
     make_entry,
 )
 from edgedns.engine.forms import KNOWN_BY, MOST, OPT_HEAD, OPT_SIZE, OPTION_HEAD, SCOPES, Form, form_of
-from edgedns.engine.seen import NOT_STEERED, Ring, Seen, drawn, due, note
+from edgedns.engine.seen import NOT_STEERED, Ring, Seen, Waiting, drawn, due, note
 from edgedns.engine.snapshot import UNIT_BITS, Snapshot, View
 from edgedns.engine.tally import OTHER, TCP, V6, WRAP, Tally
 
@@ -36,6 +36,9 @@ TC = 0x02
 OPCODE_RD, RD = 0x79, 0x01
 # What is remembered: at most so many questions (110 octets each), and choices by asker or client subnet (145)
 KNOWN_MOST = CHOICES_MOST = 10_240
+# Entries of the sample that are written together, and seconds after which those that wait are written all the same
+TOGETHER, LATEST = 64, 0.5
+NO_SECRETS = Secrets(())
 PLACE = 3  # octets before a client subnet's address: its family, source and scope
 UNBOUND = 1 << 16
 COOKIE_SIZE = 4 + cookie.CLIENT + cookie.SERVER
@@ -67,14 +70,17 @@ def reply(
     octets, counted, network = usual
     _count(counted, network, client, transport, tally)
     if tally.ring is not None and due(tally.ring):
-        _note_usual(tally.ring, packet, usual, (client, transport, now, secrets))
+        _note_usual(tally.ring, (packet, client, octets, counted[2], now), transport)
     return octets
 
 
 def replies(
     snapshot: Snapshot, received: Sequence[tuple[bytes, bytes]], now: float, secrets: Secrets, tally: Tally
 ) -> list[bytes | None]:
-    """Replies as of `reply` to each (packet, client) of a family that came together over UDP; None: `reply` is to be asked."""
+    """Replies as of `reply` to each (packet, client) of a family that came together over UDP; None: `reply` is to be asked.
+
+    None came for a while: then what waits to be noted is, too.
+    """
     view, cells, networks = snapshot.at(now), tally.cells, tally.networks
     found = [_usual(view, packet, client) for packet, client in received]
     usual = [one for one in found if one]
@@ -88,12 +94,24 @@ def replies(
         for _, _, network in usual:
             if network >= 0:
                 networks[network] = networks[network] + 1 & WRAP
-    places = drawn(tally.ring, len(usual)) if tally.ring is not None else ()
-    if places and tally.ring is not None:
-        noted = [(packet, one, client) for one, (packet, client) in zip(found, received, strict=True) if one]
-        for packet, one, client in map(noted.__getitem__, places):
-            _note_usual(tally.ring, packet, one, (client, "udp", now, secrets))
+    if tally.ring is not None:
+        _draw(tally.ring, received, found, usual, now)
     return [one and one[0] for one in found]
+
+
+def _draw(
+    ring: Ring, received: Sequence[tuple[bytes, bytes]], found: list[Usual | None], usual: list[Usual], now: float
+) -> None:
+    """Let those of the sample wait, and note all that wait where they are many, or old."""
+    places, waiting = drawn(ring, len(usual)), ring.waiting
+    if places:
+        asked = received if len(usual) == len(found) else [one for one, said in zip(received, found, strict=True) if said]
+        waiting.extend((*asked[place], usual[place][0], usual[place][1][2], now) for place in places)
+    due_now = waiting and (len(waiting) >= TOGETHER or not received or now - waiting[0][4] >= LATEST)
+    if due_now and ring.waiting is waiting:
+        ring.waiting = []  # no other thread comes between these two lines
+        for one in waiting:
+            _note_usual(ring, one, "udp")
 
 
 def _usual(view: View, packet: bytes, client: bytes) -> Usual | None:
@@ -340,11 +358,12 @@ def _count(counted: Counted, network: int, client: bytes, transport: str, tally:
             networks[network] = networks[network] + 1 & WRAP
 
 
-def _note_usual(ring: Ring, packet: bytes, usual: Usual, asker: Asker) -> None:
+def _note_usual(ring: Ring, one: Waiting, transport: str) -> None:
     """Such a packet's only option, if any, is a client subnet."""
+    packet, client, octets, answered, now = one
     end = packet.find(b"\0", HEADER) + 5
-    octets, (_, _, answered), _ = usual
-    _note(ring, packet[HEADER : end - 2], (False, packet[end + OPT_SIZE :], b"", False), octets[3] & 0x0F, answered, asker)
+    options = False, packet[end + OPT_SIZE :], b"", False
+    _note(ring, packet[HEADER : end - 2], options, octets[3] & 0x0F, answered, (client, transport, now, NO_SECRETS))
 
 
 def _note(ring: Ring, question: bytes, options: Options, rcode: int, cell: int, asker: Asker) -> None:

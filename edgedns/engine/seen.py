@@ -65,16 +65,25 @@ class Chosen(NamedTuple):
     reason: str
 
 
-class Ring:
-    """The writing side: OCTETS of shared memory, and [queries until the next one, the generator's state, the mean step]."""
+# Of the sample, and not written yet: packet, client, reply, cell of a steered answer or -1, now
+Waiting = tuple[bytes, bytes, bytes, int, float]
 
-    __slots__ = ("dice", "octets", "places", "words")
+
+class Ring:
+    """The writing side: OCTETS of shared memory, and [queries until the next one, the generator's state, the mean step].
+
+    `waiting` is plain Python's: writing many entries in a row costs a tenth of writing each when it comes, between two batches
+    of answers (45 us each, at 10,000 queries a second).
+    """
+
+    __slots__ = ("dice", "octets", "places", "waiting", "words")
 
     def __init__(self, octets: memoryview, seed: int, step: int = STEP) -> None:
         self.octets = octets
         self.words = octets[:HEAD].cast("Q")
         self.places = (len(octets) - HEAD) // SIZE
         self.dice = array("Q", (1, seed & WORD | 1, step))
+        self.waiting: list[Waiting] = []
 
 
 def due(ring: Ring) -> bool:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 # packet, client's packed address (4 or 16 octets), "udp" or "tcp", now (Unix seconds) -> reply, None for silence
 Respond = Callable[[bytes, bytes, str, float], bytes | None]
-# (packet, client's packed address) that came together, now -> replies, None for each that `respond` is to answer
+# (packet, client's packed address) that came together (none: nothing came for a while), now -> replies, None for each that
+# `respond` is to answer
 Replies = Callable[[Sequence[tuple[bytes, bytes]], float], list[bytes | None]]
 # packet, client's packed address, the reply if there is one, now -> what is sent, None for nothing
 Answer = Callable[[bytes, bytes, bytes | None, float], bytes | None]
@@ -156,8 +157,6 @@ def _serve_plain(sock: socket.socket, wildcard: bool, by: Answering, state: Stat
     cells, counted = by.cells, bool(by.terms.rate)
     while not (batch.ended or leave.is_set()):
         received = batch.receive()
-        if not received:
-            continue
         now = by.clock.tick()
         cells[UDP_RECEIVED] += len(received)
         found, looked_at = replies(received, now), []
