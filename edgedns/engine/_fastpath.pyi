@@ -26,13 +26,14 @@ def serve(
     look: Callable[[], tuple[Native | None, float] | None],
     respond: Callable[[bytes, bytes], bytes | None],
     limiter: Limiter | None,
+    bell: Buffer,
     /,
 ) -> None:
     """Answer a UDP socket until it is shut down, without the GIL. OSError when receiving fails.
 
-    Every 100 ms while packets come, and before the first of them is answered, `look()` gives what to answer from and the
-    time; or None, and this returns when what it has received is answered. What Native hands back is given to
-    `respond(packet, client)`, which counts silence itself.
+    Before the first packet, when the number in `bell` (u64) has changed and twice a second, `look()` gives what to answer from
+    and the time; or None, and this returns when what it has received is answered. What Native hands back is given to
+    `respond(packet, client)`, which counts silence itself. Counts are kept every 100 ms.
     """
 
 def streams(

@@ -13,7 +13,8 @@ enum {
     BATCH = 64,
     GROUP = 16,                         /* messages that wait for memory together */
     HANDED_MAX = 16,                    /* of a batch; what is handed back beyond them is not answered */
-    LOOK_EVERY = 100, PATIENCE = 500,   /* ms: while packets come, and while none do */
+    KEEP_EVERY = 100, LOOK_EVERY = 500, /* ms: counts, while packets come; what is published, where nobody rings */
+    PATIENCE = 500,                     /* ms, while no packets come */
     RECEIVE_ROOM = 65535,               /* no datagram is longer */
     RECEIVE_STRIDE = 65536 + 64,        /* strides that spread over the cache's sets */
     REPLY_ROOM = 2112, CACHE_LINE = 64, /* the one is whole lines of the other */
@@ -37,8 +38,10 @@ typedef struct {
     int error; /* errno of a receive that failed for good */
     Native *native;   /* what answers, NULL: all is handed back */
     limiter *limiter; /* NULL: none */
-    double now;
-    int64_t look_at; /* ms of CLOCK_MONOTONIC */
+    const uint64_t *bell; /* whoever has something new for `look` to find adds to it */
+    uint64_t rung;        /* what it was at the last look */
+    double now, told;     /* Unix seconds: of this batch, and as the last look said */
+    int64_t told_at, look_at, keep_at; /* ms of CLOCK_MONOTONIC */
     struct mmsghdr in[BATCH], out[BATCH];
     struct iovec in_part[BATCH], out_part[BATCH];
     struct sockaddr_in6 peer[BATCH];
@@ -86,7 +89,7 @@ static void receive(loop *l)
     if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
         l->error = errno;
     l->waiting = l->taken = count > 0 ? count : 0;
-    be_patient(l, l->waiting ? LOOK_EVERY : PATIENCE); /* what was counted is kept soon */
+    be_patient(l, l->waiting ? KEEP_EVERY : PATIENCE);
     if (l->waiting && !l->in[l->waiting - 1].msg_hdr.msg_namelen) { /* from nobody: it was shut down, its queue is empty */
         l->stop = true;
         l->waiting--;
@@ -260,6 +263,17 @@ static void answer_batch(loop *l)
     send_ready(l);
 }
 
+static bool is_rung(const loop *l) { return __atomic_load_n(l->bell, __ATOMIC_ACQUIRE) != l->rung; }
+
+/* Take the time for a batch, which never runs backwards; whether Python is wanted before it is answered. */
+static bool tick(loop *l)
+{
+    int64_t at = milliseconds();
+    double now = l->told + (double)(at - l->told_at) / 1000;
+    l->now = now > l->now ? now : l->now;
+    return is_rung(l) || at >= l->look_at || at >= l->keep_at;
+}
+
 /* Receive and answer until something needs Python: counts to be kept, packets handed back, a look at what is published, which
  * comes before the answers to packets that nobody expected. */
 static void run(loop *l)
@@ -270,7 +284,7 @@ static void run(loop *l)
                 return;
             receive(l);
         }
-        if (!l->stop && milliseconds() >= l->look_at)
+        if (!l->stop && tick(l))
             return;
         answer_batch(l);
     }
@@ -278,6 +292,7 @@ static void run(loop *l)
 
 static void keep_counts(loop *l)
 {
+    l->keep_at = milliseconds() + KEEP_EVERY;
     if (!l->native)
         return;
     const world *w = &l->native->w;
@@ -323,6 +338,7 @@ static bool hand_back(loop *l, PyObject *respond)
 /* `look()` gives (Native or None, now), what answers from here on; or None: what was received is answered yet, and no more. */
 static bool look(loop *l, PyObject *look_at, PyTypeObject *native_type)
 {
+    l->rung = __atomic_load_n(l->bell, __ATOMIC_ACQUIRE); /* first: what comes after it rings again */
     PyObject *seen = PyObject_CallNoArgs(look_at), *native;
     if (!seen)
         return false;
@@ -331,7 +347,7 @@ static bool look(loop *l, PyObject *look_at, PyTypeObject *native_type)
         Py_DECREF(seen);
         return true;
     }
-    bool good = PyArg_ParseTuple(seen, "Od", &native, &l->now);
+    bool good = PyArg_ParseTuple(seen, "Od", &native, &l->told);
     if (good && native != Py_None && Py_TYPE(native) != native_type) {
         PyErr_SetString(PyExc_TypeError, "look() gives a Native or None, and the time");
         good = false;
@@ -342,7 +358,8 @@ static bool look(loop *l, PyObject *look_at, PyTypeObject *native_type)
         Py_XINCREF((PyObject *)l->native);
         l->memo.epoch += (PyObject *)l->native != before; /* both are alive: no two Natives at one address */
         Py_XDECREF(before);
-        l->look_at = milliseconds() + LOOK_EVERY;
+        l->told_at = milliseconds();
+        l->look_at = l->told_at + LOOK_EVERY;
         if (l->native && l->native->w.ring.count && !l->dice[2]) {
             uint64_t *dice = l->native->w.dice.at;
             l->dice[0] = dice[0], l->dice[1] = rotated(dice[1], l->fd & 63), l->dice[2] = dice[2];
@@ -387,12 +404,19 @@ static PyObject *serve(PyObject *module, PyObject *args)
 {
     int fd, wildcard;
     PyObject *look_at, *respond, *limiting;
-    if (!PyArg_ParseTuple(args, "ipOOO", &fd, &wildcard, &look_at, &respond, &limiting))
+    Py_buffer bell;
+    if (!PyArg_ParseTuple(args, "ipOOOy*", &fd, &wildcard, &look_at, &respond, &limiting, &bell))
         return NULL;
     PyTypeObject *native_type = (PyTypeObject *)PyObject_GetAttrString(module, "Native");
     PyTypeObject *limiter_type = (PyTypeObject *)PyObject_GetAttrString(module, "Limiter");
     loop *l = native_type && limiter_type ? make_loop(fd, wildcard) : NULL;
     bool good = l != NULL;
+    if (good && (bell.len != sizeof *l->bell || (uintptr_t)bell.buf % sizeof *l->bell)) {
+        PyErr_SetString(PyExc_ValueError, "a bell is one number of eight octets");
+        good = false;
+    }
+    if (good)
+        l->bell = bell.buf;
     if (good && limiting != Py_None && Py_TYPE(limiting) != limiter_type) {
         PyErr_SetString(PyExc_TypeError, "limiting is a Limiter or None");
         good = false;
@@ -402,7 +426,7 @@ static PyObject *serve(PyObject *module, PyObject *args)
     if (good && limiting != Py_None)
         l->limiter = &((Limiter *)limiting)->l;
     while (good && !(l->stop && !l->waiting)) {
-        if (!l->stop && milliseconds() >= l->look_at)
+        if (!l->stop && (is_rung(l) || milliseconds() >= l->look_at))
             good = look(l, look_at, native_type);
         if (!good)
             break;
@@ -423,6 +447,7 @@ static PyObject *serve(PyObject *module, PyObject *args)
     }
     Py_XDECREF((PyObject *)native_type);
     Py_XDECREF((PyObject *)limiter_type);
+    PyBuffer_Release(&bell);
     if (!good)
         return NULL;
     Py_RETURN_NONE;

@@ -126,9 +126,10 @@ def serve(
     look: Callable[[], tuple[Native | None, float] | None],
     respond: Callable[[bytes, bytes], bytes | None],
     limiter: Limiter | None,
+    bell: array[int],
 ) -> None:
     """_fastpath.serve: answer a UDP socket without the GIL until it is shut down, or `look` says that it is to leave."""
-    _fastpath.serve(descriptor, wildcard, look, respond, limiter)
+    _fastpath.serve(descriptor, wildcard, look, respond, limiter, bell)
 
 
 def streams(epoll: int, patience: float, clients: bytearray, native: Native, now: float) -> Streamed:

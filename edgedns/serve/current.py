@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -98,6 +99,7 @@ class Current:
         self._counters, self._ring = counters, _open_ring(counters)
         self._secrets = Secrets((os.urandom(16),))
         self.engine = engine_name()
+        self.bell = array("Q", (0,))  # counts what `look` may give another answer after
         self._fast = {"native": native.reply, "python": fastpath.reply}.get(self.engine)
         self._serving: Serving | None = None
 
@@ -165,6 +167,7 @@ class Current:
         snapshot.at(now)
         self._serving = Serving(snapshot, self._tally_for(snapshot))
         self._root_seen = seen
+        self.bell[0] += 1
 
     def _follow_secrets(self) -> None:
         seen = _identity(self._secrets_path)
@@ -173,6 +176,7 @@ class Current:
             if not keys or any(len(key) != COOKIE_SECRET for key in keys):
                 raise SourceError(f"{self._secrets_path}: cookie secrets are {COOKIE_SECRET} octets each")
             self._secrets, self._secrets_seen = Secrets(keys), seen
+            self.bell[0] += 1
 
     def _tally_for(self, snapshot: Snapshot) -> Tally:
         """Queries are counted by network id, whose meaning comes with the atoms file."""

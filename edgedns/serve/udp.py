@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,9 +45,9 @@ Look = Callable[[float], "Native | None"]
 
 NO_LIMIT = Terms()
 RECEIVE_BUFFER = 1 << 20
-LOOK = 0.1  # seconds after which a loop that is busy looks anew at what it answers from
 PATIENCE = 0.5  # seconds for which a loop waits for a packet before it looks whether it is to leave
 NEVER = threading.Event()
+SILENT = array("Q", (0,))
 TC = 0x02
 
 # <linux/in.h>, <linux/in6.h>; not all are in this Python's socket module
@@ -93,7 +94,7 @@ class Answering(NamedTuple):
     """With what the loops of a worker answer, count and complain.
 
     With `look` the native loop answers, and `respond` only what that hands back; with `replies` that answers, and `respond`
-    what that leaves.
+    what that leaves. Whoever adds one to `bell` lets that loop look at once, else it does twice a second.
     """
 
     respond: Respond
@@ -104,6 +105,7 @@ class Answering(NamedTuple):
     terms: Terms = NO_LIMIT
     replies: Replies | None = None
     secrets: Secrets = tuple
+    bell: array[int] = SILENT
 
 
 def serve(sock: socket.socket, wildcard: bool, by: Answering, leave: threading.Event = NEVER) -> None:
@@ -116,7 +118,7 @@ def serve(sock: socket.socket, wildcard: bool, by: Answering, leave: threading.E
     while True:
         try:
             if native.LOOPS and by.look:
-                native.serve(sock.fileno(), wildcard, _looking(by, by.look, leave), _handed_back(by), limiter)
+                native.serve(sock.fileno(), wildcard, _looking(by, by.look, leave), _handed_back(by), limiter, by.bell)
             else:
                 _serve_plain(sock, wildcard, by, state, leave)
             return

@@ -239,7 +239,8 @@ class Service:
         # A responder of the native engine has a loop of its own.
         look = getattr(responder, "look", None) if getattr(responder, "engine", "") == "native" else None
         replies, secrets = getattr(responder, "replies", None), getattr(responder, "cookie_secrets", tuple)
-        by = udp.Answering(respond, clock, cells, complain, look, terms, replies, secrets)
+        self._bell = getattr(responder, "bell", udp.SILENT)
+        by = udp.Answering(respond, clock, cells, complain, look, terms, replies, secrets, self._bell)
         self._udp = [sock for sock in found if sock.type == socket.SOCK_DGRAM]
         listeners = [sock for sock in found if sock.type == socket.SOCK_STREAM]
         self._tcp = tcp.TcpServer(
@@ -263,6 +264,7 @@ class Service:
         for sock, leave in zip(self._udp, self._leaves, strict=True):
             if not udp.is_retired(sock):  # others go on reading there
                 leave.set()
+        self._bell[0] += 1
         self._tcp.stop()
         until = time.monotonic() + within
         for thread in self._threads:

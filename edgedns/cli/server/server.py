@@ -26,7 +26,7 @@ from edgedns.control.cookies import Secrets
 from edgedns.control.wishing import Wishing
 from edgedns.errors import EdgednsError
 from edgedns.probe.check import Checker, Result
-from edgedns.serve import admin, catchments, plans, systemd, tops, udp, vantages, wanted, whom
+from edgedns.serve import admin, catchments, plans, systemd, tops, vantages, wanted, whom
 from edgedns.serve.complaints import Complaints
 from edgedns.serve.current import engine_name
 from edgedns.serve.senders import VantageTokens
@@ -159,12 +159,11 @@ class Server:
         return found
 
     async def _until_served(self, serial: int) -> None:
-        """Until every worker answers from that snapshot: their loops take it up ten times a second."""
+        """Until every worker answers from that snapshot."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SERVED):
                 while min(self.workers.serials(), default=serial) < serial:
                     await asyncio.sleep(0.02)
-        await asyncio.sleep(udp.LOOK)
 
     async def _reload_on_order(self) -> dict[str, Any]:
         found = await self.reload()
