@@ -6,7 +6,6 @@ the same (law 1). None is for what is not prebuilt, such as names that a DNAME m
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from edgedns.dns import cookie, types
@@ -85,7 +84,10 @@ def replies(
     found = [_usual(view, packet, client) for packet, client in received]
     usual = [one for one in found if one]
     six = V6 if received and len(received[0][1]) == 16 else 0
-    for (requests, responses, answered), times in Counter([one[1] for one in usual]).items():
+    counts: dict[Counted, int] = {}
+    for _, counted, _ in usual:
+        counts[counted] = counts.get(counted, 0) + 1
+    for (requests, responses, answered), times in counts.items():
         cells[requests + six] += times
         cells[responses] += times
         if answered >= 0:
@@ -103,10 +105,14 @@ def _draw(
     ring: Ring, received: Sequence[tuple[bytes, bytes]], found: list[Usual | None], usual: list[Usual], now: float
 ) -> None:
     """Let those of the sample wait, and note all that wait where they are many, or old."""
-    places, waiting = drawn(ring, len(usual)), ring.waiting
-    if places:
+    waiting = ring.waiting
+    if ring.dice[0] > len(usual):
+        ring.dice[0] -= len(usual)
+    else:
         asked = received if len(usual) == len(found) else [one for one, said in zip(received, found, strict=True) if said]
-        waiting.extend((*asked[place], usual[place][0], usual[place][1][2], now) for place in places)
+        for place in drawn(ring, len(usual)):
+            (packet, client), (octets, (_, _, answered), _) = asked[place], usual[place]
+            waiting.append((packet, client, octets, answered, now))
     due_now = waiting and (len(waiting) >= TOGETHER or not received or now - waiting[0][4] >= LATEST)
     if due_now and ring.waiting is waiting:
         ring.waiting = []  # no other thread comes between these two lines
