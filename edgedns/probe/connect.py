@@ -59,7 +59,7 @@ class Attempt:
         took = time.monotonic_ns() - self._steady if took_ns is None else took_ns
         self._stop_watching()
         error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if code is None else code
-        self.open = error == 0
+        self.open = error == 0 and _has_peer(self.sock)
         if self.open:
             self._settled(self, handshake_ms(self.sock, took))
         else:
@@ -73,6 +73,15 @@ def _socket(source: Source) -> socket.socket:
     six = source.family == 6
     sock.setsockopt(*((socket.IPPROTO_IPV6, _IPV6_RECVERR) if six else (socket.IPPROTO_IP, _IP_RECVERR)), 1)
     return sock
+
+
+def _has_peer(sock: socket.socket) -> bool:
+    """Whether it is connected. An ICMP error wakes who waits before the socket has it: then it is neither, for a moment."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _was_told_by_icmp(sock: socket.socket) -> bool:
