@@ -158,8 +158,8 @@ def test_batches_are_answered_as_their_packets_alone(example: Example) -> None:
     assert quick.networks == slow.networks
     assert quick.ring.dice == slow.ring.dice
     fastpath.replies(example.steered, [], NOW, SECRETS, quick)  # nothing came for a while: none waits any longer
-    noted, alone = (seen.parse(ring.octets.tobytes()) for ring in (quick.ring, slow.ring))
-    assert sorted(noted) == sorted(alone)
+    noted, singly = (seen.parse(ring.octets.tobytes()) for ring in (quick.ring, slow.ring))
+    assert sorted(noted) == sorted(singly)
     assert len(noted) > 500
 
 
