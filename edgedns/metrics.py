@@ -204,13 +204,15 @@ def read_rings(run: Path) -> list[bytes]:
     for path in sorted(run.glob("worker-*.seen")):
         with contextlib.suppress(OSError):
             found.append(_read_ring(path))
-    return [content for content in found if content[:8] == RING_MAGIC.to_bytes(8, "little")]
+    return [content for content in found if content]
 
 
 def _read_ring(path: Path) -> bytes:
-    """Empty where the path leads to what is no file: it was of a process that is gone, whose number another has."""
+    """Empty where the path leads to something else: a process may have the number of one that is gone."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+        regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        magic = file.read(8) if regular else b""
+        return magic + file.read() if magic == RING_MAGIC.to_bytes(8, "little") else b""
 
 
 class WorkerHead(NamedTuple):

@@ -240,7 +240,7 @@ static PyType_Spec limiter_spec = {"edgedns.engine._fastpath.Limiter", sizeof(Li
 static PyMethodDef functions[] = {
 #ifdef __linux__
     {"serve", serve, METH_VARARGS, "serve(fd, wildcard, look, respond, limiter, bell): answer a UDP socket until it is shut down"},
-    {"streams", streams, METH_VARARGS, "streams(epoll, patience, clients, native, now): one round of TCP connections"},
+    {"streams", streams, METH_VARARGS, "streams(epoll, patience, clients, native, now, bell, rung): one round of TCP connections"},
 #endif
     {NULL, NULL, 0, NULL},
 };

@@ -37,9 +37,10 @@ def serve(
     """
 
 def streams(
-    epoll: int, patience: int, clients: Buffer, native: Native, now: float, /
+    epoll: int, patience: int, clients: Buffer, native: Native, now: float, bell: Buffer, rung: int, /
 ) -> tuple[list[int], list[tuple[int, int, bytes, bytes, int]]]:
-    """Wait for events, at most `patience` ms, and answer the connections that `clients` has an address for.
+    """Wait for events, at most `patience` ms, and answer the connections that `clients` has an address for; none where the
+    number in `bell` is not `rung` any more: `native` may be of the past.
 
     `clients`: by descriptor 17 octets, the address's size (0: Python's) and the address. (Those that asked something; what is
     Python's: descriptor, events, octets read and not answered, replies' octets not sent, how many replies those end.)

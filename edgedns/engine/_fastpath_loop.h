@@ -38,8 +38,8 @@ typedef struct {
     int error; /* errno of a receive that failed for good */
     Native *native;   /* what answers, NULL: all is handed back */
     limiter *limiter; /* NULL: none */
-    const uint64_t *bell; /* whoever has something new for `look` to find adds to it */
-    uint64_t rung;        /* what it was at the last look */
+    const uint64_t *bell;
+    uint64_t rung; /* how often, at the last look */
     double now, told;     /* Unix seconds: of this batch, and as the last look said */
     int64_t told_at, look_at, keep_at; /* ms of CLOCK_MONOTONIC */
     struct mmsghdr in[BATCH], out[BATCH];
@@ -61,6 +61,17 @@ typedef struct {
     uint64_t dice[DICE]; /* its own, from the Native's: no two loops count the same down */
     uint64_t fixed[FIXED];
 } loop;
+
+/* How often a bell has been rung: whoever has something new to answer from adds to it. */
+static uint64_t rings(const uint64_t *bell) { return __atomic_load_n(bell, __ATOMIC_ACQUIRE); }
+
+static bool is_bell(const Py_buffer *buffer)
+{
+    if (buffer->len == sizeof(uint64_t) && (uintptr_t)buffer->buf % sizeof(uint64_t) == 0)
+        return true;
+    PyErr_SetString(PyExc_ValueError, "a bell is one number of eight octets");
+    return false;
+}
 
 static int64_t milliseconds(void)
 {
@@ -263,15 +274,13 @@ static void answer_batch(loop *l)
     send_ready(l);
 }
 
-static bool is_rung(const loop *l) { return __atomic_load_n(l->bell, __ATOMIC_ACQUIRE) != l->rung; }
-
 /* Take the time for a batch, which never runs backwards; whether Python is wanted before it is answered. */
 static bool tick(loop *l)
 {
     int64_t at = milliseconds();
     double now = l->told + (double)(at - l->told_at) / 1000;
     l->now = now > l->now ? now : l->now;
-    return is_rung(l) || at >= l->look_at || at >= l->keep_at;
+    return rings(l->bell) != l->rung || at >= l->look_at || at >= l->keep_at;
 }
 
 /* Receive and answer until something needs Python: counts to be kept, packets handed back, a look at what is published, which
@@ -338,7 +347,7 @@ static bool hand_back(loop *l, PyObject *respond)
 /* `look()` gives (Native or None, now), what answers from here on; or None: what was received is answered yet, and no more. */
 static bool look(loop *l, PyObject *look_at, PyTypeObject *native_type)
 {
-    l->rung = __atomic_load_n(l->bell, __ATOMIC_ACQUIRE); /* first: what comes after it rings again */
+    l->rung = rings(l->bell); /* first: what comes after it rings again */
     PyObject *seen = PyObject_CallNoArgs(look_at), *native;
     if (!seen)
         return false;
@@ -411,10 +420,7 @@ static PyObject *serve(PyObject *module, PyObject *args)
     PyTypeObject *limiter_type = (PyTypeObject *)PyObject_GetAttrString(module, "Limiter");
     loop *l = native_type && limiter_type ? make_loop(fd, wildcard) : NULL;
     bool good = l != NULL;
-    if (good && (bell.len != sizeof *l->bell || (uintptr_t)bell.buf % sizeof *l->bell)) {
-        PyErr_SetString(PyExc_ValueError, "a bell is one number of eight octets");
-        good = false;
-    }
+    good = good && is_bell(&bell);
     if (good)
         l->bell = bell.buf;
     if (good && limiting != Py_None && Py_TYPE(limiting) != limiter_type) {
@@ -426,7 +432,7 @@ static PyObject *serve(PyObject *module, PyObject *args)
     if (good && limiting != Py_None)
         l->limiter = &((Limiter *)limiting)->l;
     while (good && !(l->stop && !l->waiting)) {
-        if (!l->stop && (is_rung(l) || milliseconds() >= l->look_at))
+        if (!l->stop && (rings(l->bell) != l->rung || milliseconds() >= l->look_at))
             good = look(l, look_at, native_type);
         if (!good)
             break;

@@ -114,10 +114,11 @@ out:
 static PyObject *streams(PyObject *module, PyObject *args)
 {
     int epoll, patience;
-    Py_buffer clients;
+    Py_buffer clients, bell;
     PyObject *native;
     double now;
-    if (!PyArg_ParseTuple(args, "iiy*Od", &epoll, &patience, &clients, &native, &now))
+    unsigned long long rung;
+    if (!PyArg_ParseTuple(args, "iiy*Ody*K", &epoll, &patience, &clients, &native, &now, &bell, &rung))
         return NULL;
     PyTypeObject *native_type = (PyTypeObject *)PyObject_GetAttrString(module, "Native");
     PyObject *served = PyList_New(0), *rest = PyList_New(0);
@@ -126,6 +127,7 @@ static PyObject *streams(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_TypeError, "a Native that counts answers");
         good = false;
     }
+    good = good && is_bell(&bell);
     struct epoll_event events[EVENTS];
     int count = 0, messages = 0;
     if (good) {
@@ -134,6 +136,8 @@ static PyObject *streams(PyObject *module, PyObject *args)
         Py_END_ALLOW_THREADS
         if (count < 0 && errno != EINTR)
             good = PyErr_SetFromErrno(PyExc_OSError) != NULL;
+        if (good && rings(bell.buf) != rung)
+            count = 0; /* another Native is to answer what came */
     }
     for (int i = 0; good && i < count && messages < MESSAGES_MOST; i++) {
         uint8_t replies[STREAM_ROOM];
@@ -142,6 +146,7 @@ static PyObject *streams(PyObject *module, PyObject *args)
         messages += t.messages;
     }
     PyBuffer_Release(&clients);
+    PyBuffer_Release(&bell);
     Py_XDECREF((PyObject *)native_type);
     PyObject *told = good ? PyTuple_Pack(2, served, rest) : NULL;
     Py_XDECREF(served);

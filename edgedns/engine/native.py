@@ -132,9 +132,11 @@ def serve(
     _fastpath.serve(descriptor, wildcard, look, respond, limiter, bell)
 
 
-def streams(epoll: int, patience: float, clients: bytearray, native: Native, now: float) -> Streamed:
+def streams(
+    epoll: int, patience: float, clients: bytearray, native: Native, now: float, bell: array[int], rung: int
+) -> Streamed:
     """_fastpath.streams: one round of TCP connections; `patience` in seconds."""
-    return _fastpath.streams(epoll, round(patience * 1000), clients, native, now)
+    return _fastpath.streams(epoll, round(patience * 1000), clients, native, now, bell, rung)
 
 
 def limiter_of(terms: limit.Terms, state: limit.State) -> Limiter:

@@ -1,6 +1,6 @@
 """Who asked what and what they were told: a sample of the queries, in a ring that other processes read at any time.
 
-A worker has one ring, in a file beside its counters. Whoever answers counts down to the next query of the sample; the step
+A worker has one ring, found beside its counters. Whoever answers counts down to the next query of the sample; the step
 is drawn anew each time by a generator whose state never leaves the process, so that nobody can aim at being in it. An entry
 holds its number and a checksum of its octets, up to the end of its name: it is written as it is, without a lock, and a reader
 passes over what was being written meanwhile. Addresses are what packets said: only those of `proven` entries are not forged.

@@ -14,6 +14,7 @@ import resource
 import select
 import socket
 import time
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +145,9 @@ class TcpServer:
         limits: Limits | None = None,
         transfer: Transfer | None = None,
         look: Look | None = None,
+        bell: array[int] | None = None,
     ) -> None:
+        """`bell` is added to where `look` may give another answer."""
         self._transfer = transfer or (lambda message, client, now: None)
         self._listeners = {sock.fileno(): sock for sock in listeners}
         self._respond = respond
@@ -162,6 +165,7 @@ class TcpServer:
         self._held = 0  # octets of all
         self._look = look if native.LOOPS else None
         self._looked = 0.0
+        self._bell, self._rung = bell or array("Q", (0,)), 0
         self._native: Native | None = None
         # By descriptor, the addresses of plain connections: _fastpath.streams.
         self._plain = bytearray(ROW * (LOWEST + self._limits.connections))
@@ -197,7 +201,8 @@ class TcpServer:
         if answering is None:
             events = self._epoll.poll(timeout, EVENTS_AT_ONCE)
         else:
-            events = self._answered(native.streams(self._epoll.fileno(), timeout, self._plain, answering, self._clock.now))
+            asked = self._epoll.fileno(), timeout, self._plain, answering, self._clock.now, self._bell, self._rung
+            events = self._answered(native.streams(*asked))
         self._clock.tick()  # it may have waited
         for descriptor, each in events:
             self._turn(descriptor, each)
@@ -208,9 +213,9 @@ class TcpServer:
                 break
 
     def _answering(self) -> Native | None:
-        """What the native engine answers from: looked at whenever the clock moved."""
-        if self._look is not None and self._looked != self._clock.now:
-            self._looked = self._clock.now
+        """What the native engine answers from: looked at whenever the clock moved or the bell rang."""
+        if self._look is not None and (self._looked != self._clock.now or self._rung != self._bell[0]):
+            self._looked, self._rung = self._clock.now, self._bell[0]
             try:
                 self._native = self._look(self._looked)
             except Exception as error:  # the last good one stands

@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -239,12 +240,13 @@ class Service:
         # A responder of the native engine has a loop of its own.
         look = getattr(responder, "look", None) if getattr(responder, "engine", "") == "native" else None
         replies, secrets = getattr(responder, "replies", None), getattr(responder, "cookie_secrets", tuple)
-        self._bell = getattr(responder, "bell", udp.SILENT)
+        self._bell = getattr(responder, "bell", array("Q", (0,)))
         by = udp.Answering(respond, clock, cells, complain, look, terms, replies, secrets, self._bell)
         self._udp = [sock for sock in found if sock.type == socket.SOCK_DGRAM]
         listeners = [sock for sock in found if sock.type == socket.SOCK_STREAM]
         self._tcp = tcp.TcpServer(
-            *(listeners, respond, clock, cells, complain, tcp.limits(tcp_idle)), getattr(responder, "transfer", None), look
+            *(listeners, respond, clock, cells, complain, tcp.limits(tcp_idle)),
+            *(getattr(responder, "transfer", None), look, self._bell),
         )
         self._leaves = [threading.Event() for _ in self._udp]
         self._threads = [

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PLACES = 1 << 10
+BELL = array("Q", (0,))
 
 
 def main(module: str, file: str) -> None:
@@ -65,13 +66,13 @@ def stream(fastpath: Any, made: Any, asked: list[tuple[bytes, bytes, str]], now:
         clients[-17:] = b"\4\x7f\0\0\1" + bytes(12)
         for packet, _, _ in asked:
             client.sendall(len(packet).to_bytes(2, "big") + packet)
-            served, _ = fastpath.streams(epoll.fileno(), 20, clients, made, now)
+            served, _ = fastpath.streams(epoll.fileno(), 20, clients, made, now, BELL, 0)
             rounds += len(served)
             with contextlib.suppress(BlockingIOError):
                 client.recv(1 << 20, socket.MSG_DONTWAIT)
-        fastpath.streams(epoll.fileno(), 0, clients[:-1], made, now)
+        fastpath.streams(epoll.fileno(), 0, clients[:-1], made, now, BELL, 0)
         client.close()
-        fastpath.streams(epoll.fileno(), 20, clients, made, now)
+        fastpath.streams(epoll.fileno(), 20, clients, made, now, BELL, 0)
         server.close()
     return rounds
 
@@ -84,7 +85,7 @@ def serve_once(fastpath: Any, host: str, look: Callable[[], Any], respond: Any, 
     elif host == "::":
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     server.bind((host, 0))
-    thread = threading.Thread(target=fastpath.serve, args=(server.fileno(), host != "127.0.0.1", look, respond, limiter))
+    thread = threading.Thread(target=fastpath.serve, args=(server.fileno(), host != "127.0.0.1", look, respond, limiter, BELL))
     thread.start()
     client.connect(("::1" if ":" in host else "127.0.0.1", server.getsockname()[1]))
     for packet in packets:

@@ -6,6 +6,7 @@ import select
 import socket
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -39,25 +40,26 @@ class Served:
     takes = 0.0
 
     def __init__(self, example: Example, limits: Limits, start: bool = True) -> None:
-        self.example, self.tally, self.python = example, example.tally(), 0
+        self.snapshot, self.tally, self.python = example.steered, example.tally(), 0
+        self.bell = array("Q", (0,))
         listener = tcp.open_listener(Address("127.0.0.1", 0))
         self.address = listener.getsockname()
         self.lines: list[str] = []
         self.server = TcpServer(
             *([listener], self.respond, Standing(), self.tally.cells, Complaints("test", self.lines.append)),
-            *(limits, self.transfer, self.look),
+            *(limits, self.transfer, self.look, self.bell),
         )
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         if start:
             self.thread.start()
 
     def look(self, now: float) -> Native:
-        return native.native_of(self.example.steered.at(now), SECRETS, self.tally)
+        return native.native_of(self.snapshot.at(now), SECRETS, self.tally)
 
     def respond(self, packet: bytes, client: bytes, transport: str, now: float) -> bytes | None:
         self.python += 1
         time.sleep(self.takes)
-        asked = (self.example.steered, packet, client, transport, now, SECRETS, self.tally)
+        asked = (self.snapshot, packet, client, transport, now, SECRETS, self.tally)
         reply = native.reply(*asked)
         return answer.respond(*asked) if reply is None else reply or None
 
@@ -152,6 +154,25 @@ def test_plain_queries_never_reach_python(serve: Callable[..., Served]) -> None:
     assert served.python == 0
 
 
+def test_what_comes_after_a_swap_is_answered_by_it(serve: Callable[..., Served], example: Example) -> None:
+    """Also the first message of a connection that was silent: nothing was waited for with the old one at hand."""
+    served, worlds = serve(), (example.steered, example.nominal)
+
+    def replies(packet: bytes) -> list[bytes]:
+        each = (answer.respond(world, packet, CLIENT, "tcp", NOW, SECRETS, example.tally()) for world in worlds)
+        return [reply for reply in each if reply]
+
+    packets = (query(subnet=f"{first}.0.0.0") for first in range(1, 200))
+    packet, (steered, nominal) = next((packet, told) for packet in packets if len(set(told := replies(packet))) == 2)
+    with served.connect() as sock:
+        for served.snapshot, wanted in zip(worlds * 2, (steered, nominal) * 2, strict=True):
+            served.bell[0] += 1
+            for _ in range(3):
+                sock.sendall(framed([packet]))
+                assert receive(sock, 2 + len(wanted)) == framed([wanted])
+    assert served.python == 0
+
+
 def test_what_is_left_to_python_holds_up_nobody(serve: Callable[..., Served]) -> None:
     """Twenty clients have asked for ten seconds' work at once; plain queries of others go between."""
     served = serve()
@@ -196,9 +217,9 @@ def test_who_reads_late_gets_all(serve: Callable[..., Served]) -> None:
     assert (at, count) == (len(octets), received)
 
 
-def test_a_transfer_keeps_its_place(serve: Callable[..., Served]) -> None:
+def test_a_transfer_keeps_its_place(serve: Callable[..., Served], example: Example) -> None:
     served, plain = serve(), query()
-    wanted = answer.respond(served.example.steered, plain, CLIENT, "tcp", NOW, SECRETS, served.example.tally())
+    wanted = answer.respond(example.steered, plain, CLIENT, "tcp", NOW, SECRETS, example.tally())
     assert wanted is not None
     asked = plain[:2] + b"\0\0\0\1\0\0\0\0\0\0\3cdn\7example\3net\0" + TRANSFER
     whole = framed([wanted, *MESSAGES, wanted])
