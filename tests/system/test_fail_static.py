@@ -20,6 +20,7 @@ from tests.system.load import Load
 from tests.system.serving import SLACK, Server, serving, wait_until
 
 ALDER, BIRCH, CEDAR = (ADDRESS[name] for name in ("alder", "birch", "cedar"))
+ROUND = 0.5  # seconds
 NOTHING = {"lost": 0, "servfail": 0, "empty": 0, "wrong": 0}
 pytestmark = pytest.mark.xdist_group("fail-static")
 
@@ -52,7 +53,7 @@ class Probes:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    rules = {"period": "500ms", "fresh_for": "1h", "limit": 1.0}
+    rules = {"period": f"{ROUND * 1000:.0f}ms", "fresh_for": "1h", "limit": 1.0}
     with serving(tmp_path_factory.mktemp("static"), workers=2, **rules) as server, Probes(server):
         server.until_answered([BIRCH], 5 * SLACK, of=9)
         yield server
@@ -60,7 +61,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def restore(server: Server) -> None:
     shutil.rmtree(server.rules, ignore_errors=True)
-    write_rules(server.rules, period="500ms", fresh_for="1h", limit=1.0)
+    write_rules(server.rules, period=f"{ROUND * 1000:.0f}ms", fresh_for="1h", limit=1.0)
     assert server.table is not None
     write_table(server.table)
     time.sleep(1.0)
@@ -89,12 +90,16 @@ def spoil(*folders: Path) -> None:
 
 
 def publish_foreign(server: Server) -> None:
-    """A well-formed root that names a truncated base, then one of another format."""
+    """A well-formed root that names a truncated base, then one of another format.
+
+    Midway between two rounds: a root of the server's own that is written over at once, workers may have and `Load` not.
+    """
+    time.sleep((ROUND / 2 - time.time()) % ROUND)
     root = server.root()
     folder = server.state / "published"
     (folder / "base-half.bin").write_bytes((folder / root["base"]).read_bytes()[:-100])
     save(folder / "root.json", json.dumps(root | {"serial": root["serial"] + 1000, "base": "base-half.bin"}))
-    time.sleep(0.4)
+    time.sleep(ROUND)
     save(folder / "root.json", json.dumps(root | {"serial": root["serial"] + 2000, "format": 2}))
     time.sleep(0.4)
 
