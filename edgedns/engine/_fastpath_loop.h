@@ -409,6 +409,35 @@ static loop *make_loop(int fd, bool wildcard)
     return l;
 }
 
+static void free_loop(loop *l)
+{
+    Py_XDECREF((PyObject *)l->native);
+    munmap(l->received, (size_t)BATCH * RECEIVE_STRIDE);
+    PyMem_Free(l);
+}
+
+/* Answer until the end: `stop`, and nothing waits. False with an error set. */
+static bool serve_all(loop *l, PyObject *look_at, PyObject *respond, PyTypeObject *native_type)
+{
+    while (!(l->stop && !l->waiting)) {
+        if (!l->stop && (rings(l->bell) != l->rung || milliseconds() >= l->look_at) && !look(l, look_at, native_type))
+            return false;
+        Py_BEGIN_ALLOW_THREADS
+        run(l);
+        Py_END_ALLOW_THREADS
+        bool good = hand_back(l, respond);
+        keep_counts(l);
+        if (!good)
+            return false;
+        if (l->error) {
+            errno = l->error;
+            PyErr_SetFromErrno(PyExc_OSError);
+            return false;
+        }
+    }
+    return true;
+}
+
 static PyObject *serve(PyObject *module, PyObject *args)
 {
     int fd, wildcard;
@@ -418,39 +447,21 @@ static PyObject *serve(PyObject *module, PyObject *args)
         return NULL;
     PyTypeObject *native_type = (PyTypeObject *)PyObject_GetAttrString(module, "Native");
     PyTypeObject *limiter_type = (PyTypeObject *)PyObject_GetAttrString(module, "Limiter");
-    loop *l = native_type && limiter_type ? make_loop(fd, wildcard) : NULL;
+    loop *l = native_type && limiter_type && is_bell(&bell) ? make_loop(fd, wildcard) : NULL;
     bool good = l != NULL;
-    good = good && is_bell(&bell);
-    if (good)
-        l->bell = bell.buf;
     if (good && limiting != Py_None && Py_TYPE(limiting) != limiter_type) {
         PyErr_SetString(PyExc_TypeError, "limiting is a Limiter or None");
         good = false;
     }
     if (good && !be_patient(l, PATIENCE))
         good = PyErr_SetFromErrno(PyExc_OSError) != NULL;
-    if (good && limiting != Py_None)
-        l->limiter = &((Limiter *)limiting)->l;
-    while (good && !(l->stop && !l->waiting)) {
-        if (!l->stop && (rings(l->bell) != l->rung || milliseconds() >= l->look_at))
-            good = look(l, look_at, native_type);
-        if (!good)
-            break;
-        Py_BEGIN_ALLOW_THREADS
-        run(l);
-        Py_END_ALLOW_THREADS
-        good = hand_back(l, respond);
-        keep_counts(l);
-        if (good && l->error) {
-            errno = l->error;
-            good = PyErr_SetFromErrno(PyExc_OSError) != NULL;
-        }
+    if (good) {
+        l->bell = bell.buf;
+        l->limiter = limiting == Py_None ? NULL : &((Limiter *)limiting)->l;
+        good = serve_all(l, look_at, respond, native_type);
     }
-    if (l) {
-        Py_XDECREF((PyObject *)l->native);
-        munmap(l->received, (size_t)BATCH * RECEIVE_STRIDE);
-        PyMem_Free(l);
-    }
+    if (l)
+        free_loop(l);
     Py_XDECREF((PyObject *)native_type);
     Py_XDECREF((PyObject *)limiter_type);
     PyBuffer_Release(&bell);
