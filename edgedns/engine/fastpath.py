@@ -73,9 +73,7 @@ def reply(
     return octets
 
 
-def replies(
-    snapshot: Snapshot, received: Sequence[tuple[bytes, bytes]], now: float, secrets: Secrets, tally: Tally
-) -> list[bytes | None]:
+def replies(snapshot: Snapshot, received: Sequence[tuple[bytes, bytes]], now: float, tally: Tally) -> list[bytes | None]:
     """Replies as of `reply` to each (packet, client) of a family that came together over UDP; None: `reply` is to be asked.
 
     None came for a while: then what waits to be noted is, too.
@@ -105,12 +103,10 @@ def _draw(
     ring: Ring, received: Sequence[tuple[bytes, bytes]], found: list[Usual | None], usual: list[Usual], now: float
 ) -> None:
     """Let those of the sample wait, and note all that wait where they are many, or old."""
-    waiting = ring.waiting
-    if ring.dice[0] > len(usual):
-        ring.dice[0] -= len(usual)
-    else:
+    places, waiting = drawn(ring, len(usual)), ring.waiting
+    if places:
         asked = received if len(usual) == len(found) else [one for one, said in zip(received, found, strict=True) if said]
-        for place in drawn(ring, len(usual)):
+        for place in places:
             (packet, client), (octets, (_, _, answered), _) = asked[place], usual[place]
             waiting.append((packet, client, octets, answered, now))
     due_now = waiting and (len(waiting) >= TOGETHER or not received or now - waiting[0][4] >= LATEST)

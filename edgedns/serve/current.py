@@ -139,7 +139,7 @@ class Current:
         serving = self._serving
         if serving is None or self.engine != "python":
             return [None] * len(received)
-        return fastpath.replies(serving.snapshot, received, now, self._secrets, serving.tally)
+        return fastpath.replies(serving.snapshot, received, now, serving.tally)
 
     def cookie_secrets(self) -> Sequence[bytes]:
         """Those of server cookies, which tell rate limiting whose address is not forged."""

@@ -149,10 +149,6 @@ def is_retired(sock: socket.socket) -> bool:
     return True
 
 
-def _no_secrets() -> Sequence[bytes]:
-    return ()
-
-
 def _serve_plain(sock: socket.socket, wildcard: bool, by: Answering, state: State, leave: threading.Event) -> None:
     """The loop in Python, batch by batch."""
     batch, replies, answer = Batch(sock, wildcard), _at_once(by), _answering(by, state)

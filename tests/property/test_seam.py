@@ -144,7 +144,7 @@ def test_batches_are_answered_as_their_packets_alone(example: Example) -> None:
         received = [
             (dice.randbytes(2) + dice.choice(pool)[2:], dice.choice(askers)) for _ in range(dice.randrange(33)) if askers
         ]
-        found = fastpath.replies(example.steered, received, NOW, SECRETS, quick)
+        found = fastpath.replies(example.steered, received, NOW, quick)
         assert len(found) == len(received)
         at_once += len(found) - found.count(None)
         for reply, (packet, client) in zip(found, received, strict=True):
@@ -157,7 +157,7 @@ def test_batches_are_answered_as_their_packets_alone(example: Example) -> None:
     assert bytes(quick.cells) == bytes(slow.cells)
     assert quick.networks == slow.networks
     assert quick.ring.dice == slow.ring.dice
-    fastpath.replies(example.steered, [], NOW, SECRETS, quick)  # nothing came for a while: none waits any longer
+    fastpath.replies(example.steered, [], NOW, quick)  # nothing came for a while: none waits any longer
     noted, singly = (seen.parse(ring.octets.tobytes()) for ring in (quick.ring, slow.ring))
     assert sorted(noted) == sorted(singly)
     assert len(noted) > 500
